@@ -1,0 +1,1 @@
+"""Messages of the gRPC health checking protocol, version v1."""

@@ -1,0 +1,1 @@
+"""Content types of event data, version v1beta1."""

@@ -1,0 +1,1 @@
+"""Page tokens of the embedded server."""

@@ -1,0 +1,1 @@
+"""Regions in which nodes run."""

@@ -1,0 +1,1 @@
+"""Messages of the Ensign service: streams, events, topics, consumer groups and queries."""

@@ -1,0 +1,498 @@
+"""The client: settings, life-cycle, and the way to everything else."""
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from . import ensql, settings
+from .ack import Ack
+from .catalog import Catalog
+from .cursor import Cursor
+from .events import Event
+from .exceptions import (
+    ConcurrencyError,
+    EnsignClientClosingError,
+    EnsignError,
+    EnsignInvalidArgument,
+    EnsignSettingsError,
+    EnsignTimeoutError,
+    EnSQLError,
+    InvalidQueryError,
+    QueryNoRows,
+)
+from .handover.clock import Deadline, Patience
+from .handover.inbox import Inbox
+from .handover.receipt import PublishFuture
+from .handover.watchdog import Watched
+from .ids import ULID
+from .settings import Reconnect
+from .status import ServerStatus
+from .streams.batch import Batch, outcome_of_future, prepare, ready_stream
+from .streams.connection import Connection, Options
+from .streams.driver import Outage
+from .streams.publishing import Window
+from .subscription import Subscription
+
+logger = logging.getLogger("ensign_sync")
+
+#: How long a client that was never closed may take at the end of the program, in seconds.
+EXIT_SECONDS = 2.0
+
+#: More unacknowledged events than this can stop a whole server (docs/protocol.rst, "Publisher windows").
+MOST_IN_FLIGHT = 16_000
+
+
+class Ensign(Catalog):
+    """A client of an Ensign server. Any thread may use it; it connects on first use.
+
+    Timeouts: None means the client's ``timeout``, counted since the last progress (an ack, a row, room in the
+    window); a number given in a call is the total.
+
+    Args:
+        client_id, client_secret: The API key; else from ``cred_path``, else ENSIGN_CLIENT_ID and
+            ENSIGN_CLIENT_SECRET.
+        cred_path: A JSON file with ClientID and ClientSecret, perhaps Endpoint and AuthURL.
+        endpoint: ``host:port``, or ``embedded:`` for a node in this process; else ENSIGN_ENDPOINT.
+        insecure: Speak plaintext; else ENSIGN_INSECURE.
+        auth_url: The auth service; else ENSIGN_AUTH_URL.
+        disable_topic_cache: Look the id of a topic up each time.
+        timeout: Seconds, see above.
+        max_in_flight, max_in_flight_bytes: How much may be unacknowledged at once; publishing waits beyond it.
+        resend: Send what was not acknowledged again on the next connection (the server may then have it twice);
+            False fails it instead.
+        reconnect: The pauses between tries.
+        tls: The path of a CA file, or ``TLS(ca_file, cert_file, key_file)``.
+        channel_options: Further options of the gRPC channel.
+        on_disconnect, on_reconnect: Called with an Outage on a thread for callbacks.
+
+    Raises:
+        EnsignSettingsError: (a ValueError) A setting is missing or cannot be understood.
+        TypeError: An argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        client_id: str = "",
+        client_secret: str = "",
+        cred_path: str = "",
+        endpoint: str = "",
+        insecure: Optional[bool] = None,
+        auth_url: str = "",
+        disable_topic_cache: bool = False,
+        *,
+        timeout: float = 30.0,
+        max_in_flight: int = 512,
+        max_in_flight_bytes: int = 64 * 2**20,
+        resend: bool = True,
+        reconnect: Reconnect = Reconnect(),  # noqa: B008 - immutable
+        tls: Any = None,
+        channel_options: Sequence[Tuple[str, Any]] = (),
+        on_disconnect: Optional[Callable[[Outage], Any]] = None,
+        on_reconnect: Optional[Callable[[Outage], Any]] = None,
+    ) -> None:
+        self._settings = settings.load(client_id, client_secret, cred_path, endpoint, insecure, auth_url, tls)
+        if not timeout > 0:
+            raise EnsignSettingsError(f"timeout must be a positive number of seconds, got {timeout!r}")
+        if not 1 <= max_in_flight <= MOST_IN_FLIGHT:
+            raise EnsignSettingsError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT}, got {max_in_flight!r}")
+        if max_in_flight_bytes < 1:
+            raise EnsignSettingsError(f"max_in_flight_bytes must be positive, got {max_in_flight_bytes!r}")
+        self._timeout = float(timeout)
+        self._cache = None if disable_topic_cache else {}
+        self._options = Options(
+            window=Window(max_in_flight, max_in_flight_bytes),
+            resend=resend,
+            reconnect=reconnect,
+            channel_options=tuple(channel_options),
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+        )
+        self._lock = threading.Lock()
+        self._connection: Optional[Connection] = None
+        self._node: Any = None
+        self._closed = False
+        _clients.add(self)
+
+    # publishing
+
+    def publish(
+        self,
+        topic: str,
+        *events: Any,
+        on_ack: Optional[Callable[[Any], Any]] = None,
+        on_nack: Optional[Callable[[Any], Any]] = None,
+        ensure_exists: bool = False,
+        timeout: Optional[float] = None,
+    ) -> List[Ack]:
+        """Store events; blocks until the server has acknowledged every one.
+
+        A single list, tuple or iterator is spread. Each event is an Event or what ``from_object`` converts. All are
+        checked before the first is sent; an iterator is sent as its items come.
+
+        Args:
+            topic: Its name or id.
+            events: What to store.
+            on_ack: Called with each Ack, in this thread, before this returns.
+            on_nack: Called with each Nack; such events then leave None in the list instead of an error.
+            ensure_exists: Make the topic if it does not exist.
+            timeout: See the class.
+
+        Returns:
+            The acks, in the order of the events.
+
+        Raises:
+            NackError: The server refused events.
+            PublishTimeoutError: The time ran out; tells for each event whether it was never sent or may be stored.
+            PublishError: Other events than refused ones failed.
+            UnknownTopicError: There is no such topic.
+            EventTooLargeError, ValueError, TypeError: An event cannot be sent; nothing was.
+            ClientClosedError, AuthenticationError, EnsignConnectionError, EnsignRPCError: As their names say.
+        """
+        self._check_topic(topic)
+        objects, whole = _spread(events)
+        if ensure_exists:
+            self.ensure_topic_exists(topic)
+        batch = Batch(self._connected(), topic, self._patience(timeout), on_ack, on_nack)
+        if whole:
+            batch.publish_all(objects)
+        else:
+            batch.publish_each(objects, keep_acks=True)
+            if not batch.acks:
+                raise ValueError("no events provided")
+        acks: List[Any] = batch.acks
+        return acks
+
+    def publish_from(
+        self,
+        topic: str,
+        event_iterator: Iterable[Any],
+        on_ack: Optional[Callable[[Any], Any]] = None,
+        on_nack: Optional[Callable[[Any], Any]] = None,
+        timeout: Optional[float] = None,
+    ) -> int:
+        """Store the events of an iterable of any length, in bounded memory; blocks until all are acknowledged.
+
+        At the first failure it stops, waits for the events before it, and raises what ``publish`` would, with the
+        index of the item first in ``failures``. Returns how many events were acknowledged.
+        """
+        self._check_topic(topic)
+        batch = Batch(self._connected(), topic, self._patience(timeout), on_ack, on_nack)
+        batch.publish_each(event_iterator)
+        return batch.acknowledged
+
+    def submit(self, topic: str, event: Any, timeout: Optional[float] = None) -> "PublishFuture":
+        """Hand an event over and go on; returns a ``concurrent.futures.Future`` of its Ack.
+
+        Blocks for at most ``timeout`` seconds, for a first connection and for room in the window; an unknown topic
+        and a bad event raise here, as in ``publish``. From then on the event is pending, over any number of
+        reconnects, until it is acknowledged or refused (NackError) or the client is closed (PublishTimeoutError).
+        Callbacks of the future run on a thread of their own.
+        """
+        self._check_topic(topic)
+        connection, patience = self._connected(), self._patience(timeout)
+        item = prepare(event, connection.publisher())
+        future = PublishFuture(connection.callbacks.post, outcome_of_future(item.event))
+        stream = ready_stream(connection, topic, patience)
+        try:
+            stream.put(topic, [item.payload], future, patience)
+        except BaseException:
+            stream.give_up(future)
+            raise
+        item.event._handle = future
+        return future
+
+    def flush(self, timeout: Optional[float] = 2.0) -> None:
+        """Block until every submitted event is settled; EnsignTimeoutError says how many are open."""
+        connection = self._connection
+        left = connection.flush(self._patience(timeout)) if connection is not None else 0
+        if left:
+            raise EnsignTimeoutError(f"{left} events are not acknowledged yet; they stay pending")
+
+    # subscribing and querying
+
+    def subscribe(
+        self,
+        *topics: Any,
+        query: str = "",
+        params: Optional[Mapping[str, Any]] = None,
+        consumer_group: Optional[Any] = None,
+        start: Any = "recent",
+        checkpoint: Any = None,
+        auto_ack: bool = True,
+        max_buffered: int = 1000,
+        max_buffered_bytes: int = 64 * 2**20,
+        on_gap: Optional[Callable[[Any], Any]] = None,
+    ) -> Subscription:
+        """Open a subscription; an event that is published after this returned is delivered.
+
+        Blocks until the server has answered, for at most the client's timeout. A single list or tuple is spread; no
+        topics means all topics that the project has now. The subscription is live: it starts now.
+
+        Raises:
+            UnknownTopicError: Names the topics that do not exist.
+            EnsignSettingsError: (a ValueError) An argument that this version cannot honour.
+            AuthenticationError, EnsignConnectionError, EnsignRPCError: As their names say.
+        """
+        _refuse_unsupported(start=start, checkpoint=checkpoint, query=query, params=params, on_gap=on_gap)
+        wanted = topics[0] if len(topics) == 1 and isinstance(topics[0], (list, tuple)) else topics
+        for topic in wanted:
+            self._check_topic(topic)
+        if max_buffered < 1 or max_buffered_bytes < 1:
+            raise EnsignSettingsError("max_buffered and max_buffered_bytes must be positive")
+        connection = self._connected()
+        inbox = Inbox(max_buffered, max_buffered_bytes)
+        stream = connection.subscriber(list(wanted), inbox, _group_name(consumer_group))
+        try:
+            stream.open(self._patience(None), self._settings.endpoint)
+        except BaseException:
+            stream.close()
+            raise
+        return Subscription(stream, inbox, connection.decode_event, auto_ack)
+
+    def query(
+        self,
+        query: str,
+        params: Optional[Mapping[str, Any]] = None,
+        include_duplicates: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Cursor:
+        """Read the log with ``SELECT * FROM topic [OFFSET n] [LIMIT n]``; blocks until the first row is there.
+
+        Raises:
+            InvalidQueryError: The query is not valid; the text says where and why.
+            QueryNoRows: It selects nothing.
+            EnSQLError: It is valid and asks for what neither the server nor this version evaluates.
+        """
+        parsed = _checked_query(query)
+        connection = self._connected()
+        for last_try in (False, True):
+            cursor = self._open_cursor(connection, query, params, include_duplicates, timeout, parsed.limit)
+            try:
+                if cursor._peek():
+                    return cursor
+            except EnsignInvalidArgument as error:
+                raise InvalidQueryError(f"{error.details}: {parsed.topic}") from error
+            except EnsignError as error:
+                if last_try or not (error.code == "UNAUTHENTICATED" or isinstance(error, ConnectionError)):
+                    raise
+                continue
+            cursor.close()
+            raise QueryNoRows(f"no rows in result set: {query}")
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def explain_query(
+        self, query: str, params: Optional[Mapping[str, Any]] = None, include_duplicates: bool = False
+    ) -> str:
+        """Return how the server would run a query; the real server answers EnsignRPCError UNIMPLEMENTED."""
+        ensql.parse(_query_text(query))
+        return self._connected().unary.explain(query, params, include_duplicates, self._timeout)
+
+    # the server and the client itself
+
+    def status(self) -> ServerStatus:
+        """Return what the server says of itself; blocks for at most the client's timeout."""
+        return self._connected().unary.status(self._timeout)
+
+    def ping(self, timeout: Optional[float] = None) -> ServerStatus:
+        """Return the status within ``timeout`` seconds, or raise."""
+        return self._connected().unary.status(self._timeout if timeout is None else timeout)
+
+    def stats(self) -> Dict[str, Any]:
+        """Return counts so far: published, acked, nacked, failed, resent, in_flight, received and so on."""
+        connection = self._connection
+        if connection is None:
+            connection = Connection(self._settings, self._options)  # opens nothing; gives the zeros
+        counts: Dict[str, Any] = connection.stats()
+        return counts
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the client: wait for acks, close the streams, join the threads; at most ``timeout`` seconds.
+
+        Events that are not acknowledged by then fail with PublishTimeoutError, and one warning counts them. May be
+        called from any thread and any number of times.
+        """
+        # Decided inside: who closes. Whoever comes later has nothing to do.
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+            node, self._node = self._node, None
+        given_up = 0
+        if connection is not None and connection.pid == os.getpid():
+            given_up = connection.close(Deadline(timeout))
+        if node is not None:
+            from .node import embedded
+
+            embedded.release(node)
+        if given_up:
+            logger.warning("the client was closed with %d events unacknowledged; they may be lost", given_up)
+
+    def __enter__(self) -> "Ensign":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Ensign(endpoint={self._settings.endpoint!r})"
+
+    # inside
+
+    def _connected(self) -> Connection:
+        """Return the connection of this process, made on first use."""
+        connection = self._connection
+        if connection is not None and connection.pid == os.getpid():
+            return connection
+        # Decided inside: one connection per process, none after close.
+        with self._lock:
+            if self._closed:
+                raise EnsignClientClosingError("the client is closed: make a new one")
+            if self._connection is None or self._connection.pid != os.getpid():
+                self._connection = Connection(self._reachable_settings(), self._options)
+            return self._connection
+
+    def _reachable_settings(self) -> settings.Settings:
+        """Start the embedded node if the endpoint asks for one. Needs the lock."""
+        wanted = self._settings.embedded
+        if wanted is None:
+            return self._settings
+        from .node import embedded
+
+        if self._node is not None and self._node.pid != os.getpid():
+            raise ConcurrencyError(
+                "this client was made before a fork and its embedded node runs in the parent: serve one for all"
+                " processes with 'ensign-sync serve', or make the client in the child"
+            )
+        if self._node is None:
+            self._node = embedded.acquire(wanted)
+        return self._settings._replace(
+            endpoint=self._node.endpoint,
+            auth_url=self._node.auth_url,
+            credentials=settings.Credentials(self._node.client_id, self._node.client_secret),
+        )
+
+    def _patience(self, timeout: Optional[float]) -> Patience:
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds, not negative, got {timeout!r}")
+        return Patience(timeout, self._timeout)
+
+    def _check_topic(self, topic: Any) -> None:
+        if not isinstance(topic, str):
+            raise TypeError(f"expected type 'str' for topic, got '{type(topic).__name__}'")
+        if not topic:
+            raise ValueError("topic is required")
+
+    def _open_cursor(
+        self,
+        connection: Connection,
+        query: str,
+        params: Optional[Mapping[str, Any]],
+        include_duplicates: bool,
+        timeout: Optional[float],
+        limit: Optional[int],
+    ) -> Cursor:
+        patience = self._patience(timeout)
+        reading = connection.unary.query(query, params, include_duplicates, timeout)
+        names = {id: name for name, id in (self._cache or {}).items()}
+        waiting = [False]
+
+        def rows() -> Iterator[Event]:
+            iterator = iter(reading)
+            while True:
+                waiting[0] = True
+                try:
+                    row = next(iterator, None)
+                finally:
+                    waiting[0] = False
+                if row is None:
+                    return
+                patience.progress()
+                topic_id = ULID(row.topic_id) if len(row.topic_id) == ULID.size else None
+                yield connection.decode_event(row, names.get(topic_id, "") if topic_id else "")
+
+        def remaining() -> Optional[float]:
+            return patience.remaining() if waiting[0] else None
+
+        watched = Watched(remaining, reading.cancel)
+        connection.watchdog.add(watched)
+        return Cursor(
+            rows(),
+            cancel=reading.cancel,
+            release=lambda: connection.watchdog.remove(watched),
+            timed_out=lambda: patience.passed,
+            limit=limit,
+        )
+
+
+_clients: "weakref.WeakSet[Ensign]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what the program left open. Runs while daemon threads still do, and starts none."""
+    deadline = Deadline(EXIT_SECONDS)
+    for client in list(_clients):
+        client.close(deadline.remaining() or 0.0)
+
+
+def _spread(events: Tuple[Any, ...]) -> Tuple[Iterable[Any], bool]:
+    """Return the events of a call, and whether they are all there already."""
+    if len(events) == 1:
+        only = events[0]
+        if isinstance(only, (list, tuple)):
+            events = tuple(only)
+        elif isinstance(only, Iterator):
+            return only, False
+    if not events:
+        raise ValueError("no events provided")
+    return events, True
+
+
+def _group_name(group: Any) -> str:
+    if group is None:
+        return ""
+    name = group if isinstance(group, str) else str(getattr(group, "name", "") or "")
+    if not name:
+        raise ValueError("consumer_group must be a name, or have one")
+    logger.warning("the server ignores consumer groups: every subscriber of %r gets every event", name)
+    return name
+
+
+def _refuse_unsupported(**given: Any) -> None:
+    """Raise for arguments that a later version will honour: silence would look as if they worked."""
+    start = given.pop("start")
+    if not (isinstance(start, str) and start in ("recent", "latest")):
+        raise EnsignSettingsError(
+            f"start={start!r} is not available in this version: a subscription starts now ('latest');"
+            " read earlier events with query('SELECT * FROM topic')"
+        )
+    for name, value in given.items():
+        if value:
+            raise EnsignSettingsError(f"{name} is not available in this version: leave it out of subscribe()")
+
+
+def _query_text(query: Any) -> str:
+    if not isinstance(query, str):
+        raise TypeError(f"expected type 'str' for query, got '{type(query).__name__}'")
+    if not query.strip():
+        raise InvalidQueryError("empty query is invalid")
+    return query
+
+
+def _checked_query(query: Any) -> ensql.Query:
+    """Parse a query before it is sent: the real server answers some invalid ones with OK and no rows."""
+    parsed = ensql.parse(_query_text(query))
+    unsupported = [
+        word
+        for word, there in (("WHERE", parsed.where), ("a list of fields", parsed.fields), ("a schema", parsed.schema))
+        if there
+    ]
+    if unsupported:
+        raise EnSQLError(
+            f"the server ignores {' and '.join(unsupported)} and would return every event:"
+            " use SELECT * FROM topic [OFFSET n] [LIMIT n] and filter the rows"
+        )
+    return parsed
+

@@ -1,0 +1,327 @@
+"""Events: what is published, and what a subscription or a query returns."""
+
+import json
+import pickle
+import re
+from enum import IntEnum
+from typing import Any, Dict, Mapping, Optional, Union
+
+from . import mimetypes, nack, times
+from .ack import Ack
+from .exceptions import CouldNotAck, CouldNotNack, EnsignTimeoutError, NackError
+from .ids import RLID
+from .times import Instant
+
+_SEMVER = re.compile(
+    r"^v*(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)"
+    r"(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+    r"(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$",
+    re.ASCII,
+)
+_UINT32 = 2**32 - 1
+
+
+class EventState(IntEnum):
+    """Where an event is between its making and its acknowledgement."""
+
+    INITIALIZED = 0
+    QUEUED = 1
+    PUBLISHED = 2
+    SUBSCRIBED = 3
+    ACKED = 4
+    NACKED = 5
+
+
+class Type:
+    """The schema of an event: a name and a semantic version, of which the wire carries three numbers."""
+
+    __slots__ = ("name", "major_version", "minor_version", "patch_version")
+
+    def __init__(self, name: str, version: Optional[str] = None) -> None:
+        self.name = name
+        self.major_version = self.minor_version = self.patch_version = 0
+        if version:
+            self.parse_version(version)
+
+    @classmethod
+    def of(cls, name: str, major: int, minor: int, patch: int) -> "Type":
+        """Make a type from the fields of the wire."""
+        self = cls(name)
+        self.major_version, self.minor_version, self.patch_version = major, minor, patch
+        return self
+
+    def parse_version(self, version: str) -> None:
+        """Take the three numbers of a semver 2.0.0 text; pre-release and build are dropped."""
+        match = _SEMVER.match(version) if isinstance(version, str) else None
+        if not match:
+            raise ValueError(f"unparseable semantic version: {version}")
+        numbers = [int(match[part]) for part in ("major", "minor", "patch")]
+        if max(numbers) > _UINT32:
+            raise ValueError(f"unparseable semantic version: {version}: no part may exceed {_UINT32}")
+        self.major_version, self.minor_version, self.patch_version = numbers
+
+    def semver(self) -> str:
+        """Return the version as text."""
+        return f"{self.major_version}.{self.minor_version}.{self.patch_version}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Type):
+            return NotImplemented
+        return (self.name, self.semver()) == (other.name, other.semver())
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.semver()))
+
+    def __repr__(self) -> str:
+        return f"Type(name={self.name!r}, version={self.semver()!r})"
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.semver()}"
+
+
+def _checked_meta(meta: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    checked = dict(meta or {})
+    for key, value in checked.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"meta must map str to str, got {key!r}: {value!r}: convert both with str()")
+    return checked
+
+
+class Event:
+    """A piece of data with its mimetype, schema and metadata.
+
+    Any thread may read an event; ``ack``, ``nack`` and ``wait_for_ack`` may be called from any thread.
+
+    Attributes:
+        data: The payload, bytes.
+        mimetype: A ``mimetypes.MIME``; a bare int where the server delivered a number that none has.
+        type: The schema.
+        meta: Key-value pairs of the publisher, str to str.
+        created: When the publisher made it.
+        id: After publishing the local id of the ack; on a received event its RLID.
+        committed: When the server stored it (queries of the real server do not say).
+        topic: The name of the topic it was received from.
+        error: The Nack or the error, if it was refused.
+    """
+
+    id: Any = None
+    committed: Optional[Instant] = None
+    topic: str = ""
+    error: Any = None
+    _state = EventState.INITIALIZED
+    # Set by a stream: on the way out an object with wait(timeout), on the way in one with ack(event), nack(event, code).
+    _handle: Any = None
+
+    def __init__(
+        self,
+        data: Optional[bytes] = None,
+        mimetype: Union[str, int, None] = mimetypes.ApplicationJSON,
+        schema_name: str = "Unknown",
+        schema_version: str = "0.0.0",
+        meta: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        """Make an event to be published.
+
+        Raises:
+            ValueError: No data, no or an unknown mimetype, an empty schema name, a version that is no semver.
+            TypeError: Data that is not bytes, or metadata that is not str to str.
+        """
+        if isinstance(data, str):
+            raise TypeError("event data must be bytes, got type str: encode it first, data.encode('utf-8')")
+        if data is not None and not isinstance(data, bytes):
+            raise TypeError(f"event data must be bytes, got type {type(data).__name__}")
+        if not data:
+            raise ValueError("no data provided")
+        if mimetype is None:
+            raise ValueError("no mimetype provided")
+        if not isinstance(schema_name, str):
+            raise TypeError(f"schema name must be str, got type {type(schema_name).__name__}")
+        if not schema_name.strip():
+            raise ValueError("schema name cannot be empty")
+        if not schema_version:
+            raise ValueError("schema version cannot be empty: give one such as '1.0.0'")
+        self.data = data
+        self.mimetype: int = mimetypes.parse(mimetype)
+        self.type = Type(schema_name.strip(), schema_version)
+        self.meta: Dict[str, str] = _checked_meta(meta)
+        self.created: Optional[Instant] = times.now()
+
+    @property
+    def state(self) -> EventState:
+        """Where the event is between its making and its acknowledgement."""
+        return self._state
+
+    def published(self) -> bool:
+        """Tell whether the event was sent, received, acknowledged or refused."""
+        return self._state >= EventState.PUBLISHED
+
+    def acked(self) -> bool:
+        """Tell whether the event was acknowledged."""
+        return self._state == EventState.ACKED
+
+    def nacked(self) -> bool:
+        """Tell whether the event was refused."""
+        return self._state == EventState.NACKED
+
+    def nack_error(self) -> Any:
+        """Return the Nack of a refused event, else None."""
+        return self.error
+
+    def wait_for_ack(self, timeout: Optional[float] = 30.0) -> Ack:
+        """Block until the event that was handed to ``publish`` or ``submit`` is acknowledged.
+
+        Raises:
+            NackError: The server refused it.
+            EnsignTimeoutError: Nothing came within ``timeout`` seconds; the event stays pending.
+            CouldNotAck: The event was never published.
+        """
+        handle = self._handle
+        if self._state == EventState.INITIALIZED or (handle is None and not self.published()):
+            raise CouldNotAck("the event was not published, so no acknowledgement will come")
+        if self._state not in (EventState.ACKED, EventState.NACKED) and handle is not None:
+            if not hasattr(handle, "wait"):
+                raise CouldNotAck("the event was received from a subscription: acknowledge it with ack()")
+            if not handle.wait(timeout):
+                raise EnsignTimeoutError(f"no acknowledgement within {timeout} s; the event is still pending")
+        if self._state == EventState.NACKED:
+            if isinstance(self.error, nack.Nack):
+                raise NackError(self.error.code, self.error.error)
+            raise NackError(nack.UNKNOWN, str(self.error))
+        if self._state != EventState.ACKED:
+            raise self.error if isinstance(self.error, Exception) else CouldNotAck("the event was given up")
+        return Ack(self.id, self.committed)
+
+    def ack(self) -> bool:
+        """Tell the server that the event was processed; does not block.
+
+        Returns:
+            True, or False if the event was refused before.
+
+        Raises:
+            CouldNotAck: The event did not come from a subscription.
+        """
+        if self._state == EventState.SUBSCRIBED and hasattr(self._handle, "ack"):
+            self._handle.ack(self)
+        elif self._state < EventState.ACKED:
+            raise CouldNotAck("Event has not been received by a subscriber")
+        return self._state == EventState.ACKED
+
+    def nack(self, code: int = nack.UNPROCESSED) -> bool:
+        """Tell the server that the event was not processed, and why; does not block.
+
+        Returns:
+            True, or False if the event was acknowledged before.
+
+        Raises:
+            CouldNotNack: The event did not come from a subscription.
+        """
+        if self._state == EventState.SUBSCRIBED and hasattr(self._handle, "nack"):
+            self._handle.nack(self, code)
+        elif self._state < EventState.ACKED:
+            raise CouldNotNack("Event has not been received by a subscriber")
+        return self._state == EventState.NACKED
+
+    def decode(self, decoder: Any = None, allow_pickle: bool = False) -> Any:
+        """Turn the data into an object by its mimetype: JSON, text or pickle; other data is returned as bytes.
+
+        Args:
+            decoder: An object with ``decode(data)`` that is used instead.
+            allow_pickle: Unpickling runs code of whoever published the event, so it has to be allowed.
+
+        Raises:
+            ValueError: The data is not what the mimetype says, or it is a pickle and not allowed.
+        """
+        if decoder is not None:
+            return decoder.decode(self.data)
+        if self.mimetype == mimetypes.ApplicationPythonPickle:
+            if not allow_pickle:
+                raise ValueError("a pickle runs code of its publisher: decode(allow_pickle=True) if you trust it")
+            return _decoded(pickle.loads, self.data, "pickle")
+        if self.mimetype == mimetypes.ApplicationJSON:
+            return _decoded(json.loads, self.data, "JSON")
+        if self.mimetype == mimetypes.TextPlain:
+            return _decoded(bytes.decode, self.data, "string")
+        return self.data
+
+    def __repr__(self) -> str:
+        meta = f", meta={self.meta}" if self.meta else ""
+        return (
+            f"Event(data={self.data!r}, mimetype={int(self.mimetype)}, schema_name={self.type.name}, "
+            f"schema_version={self.type.semver()}{meta})"
+        )
+
+    def __str__(self) -> str:
+        data = str(self.data)
+        rows = ["Event:"]
+        if self.id:
+            rows.append(f"id: {self.id}")
+        rows.append(f"data: {data[:100] + '...' if len(data) > 100 else data}")
+        rows.append(f"mimetype: {mimetypes.names_by_value.get(self.mimetype, int(self.mimetype))}")
+        rows.append(f"schema: {self.type}")
+        if self.meta:
+            rows.append(f"meta: {self.meta}")
+        rows.append(f"state: EventState.{self._state.name}")
+        rows.append(f"created: {self.created}")
+        if self.committed:
+            rows.append(f"committed: {self.committed}")
+        if self.error:
+            rows.append(f"error: {self.error}")
+        return "\n\t".join(rows)
+
+
+def _decoded(decode: Any, data: bytes, kind: str) -> Any:
+    try:
+        return decode(data)
+    except Exception as error:
+        raise ValueError(f"error decoding event data from {kind}: {error}") from error
+
+
+def received(
+    data: bytes,
+    mimetype: int,
+    schema: Type,
+    meta: Dict[str, str],
+    created: Optional[Instant],
+    id: Optional[RLID],
+    committed: Optional[Instant],
+    topic: str,
+) -> Event:
+    """Make an event from what a server delivered, which may be anything: nothing is checked."""
+    event = Event.__new__(Event)
+    event.data, event.mimetype, event.type, event.meta = data, mimetype, schema, meta
+    event.created, event.id, event.committed, event.topic = created, id, committed, topic
+    event._state = EventState.SUBSCRIBED
+    return event
+
+
+def from_object(obj: Any, mimetype: Union[str, int, None] = None, encoder: Any = None) -> Event:
+    """Make an event of any object.
+
+    Bytes stay as they are, str becomes UTF-8 text, with the mimetype of pickle any object is pickled, and
+    everything else becomes JSON.
+
+    Args:
+        obj: The object. An Event is returned as it is.
+        mimetype: Overrides the mimetype that the kind of object suggests.
+        encoder: An object with ``encode(obj) -> bytes``; then a mimetype must be given.
+
+    Raises:
+        ValueError: An encoder without mimetype or without encode, an empty payload, an unknown mimetype.
+        TypeError: The object is not JSON serializable.
+    """
+    if isinstance(obj, Event) and encoder is None:
+        return obj
+    kind = mimetypes.parse(mimetype) if mimetype is not None else None
+    if encoder is not None:
+        if kind is None:
+            raise ValueError("mimetype must be provided if encoder is provided")
+        if not hasattr(encoder, "encode"):
+            raise ValueError("encoder must have an encode() method")
+        return Event(encoder.encode(obj), kind)
+    if isinstance(obj, bytes):
+        return Event(obj, mimetypes.ApplicationOctetStream if kind is None else kind)
+    if isinstance(obj, str):
+        return Event(obj.encode("utf-8"), mimetypes.TextPlain if kind is None else kind)
+    if kind == mimetypes.ApplicationPythonPickle:
+        return Event(pickle.dumps(obj), kind)
+    return Event(json.dumps(obj).encode("utf-8"), mimetypes.ApplicationJSON if kind is None else kind)

@@ -1,0 +1,1 @@
+"""Time, and passing things between threads."""

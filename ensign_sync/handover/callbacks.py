@@ -1,0 +1,70 @@
+"""The thread that runs what users hang on futures and connections, so that no other thread has to."""
+
+import logging
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Optional, Tuple
+
+from .clock import Deadline
+from .spawn import gather, spawn
+
+logger = logging.getLogger("ensign_sync")
+
+#: Beyond this many waiting callbacks the thread that brings a further one waits.
+MOST_WAITING = 16_384
+
+
+class CallbackThread:
+    """Runs callables one after the other on a daemon thread that starts with the first. Any thread may post."""
+
+    def __init__(self) -> None:
+        self._waiting: Deque[Tuple[Callable[..., Any], Tuple[Any, ...]]] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._thread: Optional[threading.Thread] = None
+        self._closed = False
+
+    def post(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have ``function(*args)`` called soon; what it raises is logged and harms nobody.
+
+        Blocks while 16,384 callables wait. After ``close`` the call happens here and now, so that no callback
+        is lost.
+        """
+        with self._changed:
+            on_thread = threading.current_thread() is self._thread
+            while len(self._waiting) >= MOST_WAITING and not self._closed and not on_thread:
+                self._changed.wait()
+            closed = self._closed
+            if not closed:
+                self._waiting.append((function, args))
+                if self._thread is None:
+                    self._thread = spawn("callbacks", self._run)
+                self._changed.notify_all()
+        if closed:
+            _call(function, args)
+
+    def close(self, deadline: Deadline) -> None:
+        """Run what waits, then end the thread; from a callback it does not wait for itself."""
+        with self._changed:
+            self._closed = True
+            thread = self._thread
+            self._changed.notify_all()
+        if thread is not None:
+            gather([thread], deadline)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                function, args = self._waiting.popleft()
+                self._changed.notify_all()
+            _call(function, args)
+
+
+def _call(function: Callable[..., Any], args: Tuple[Any, ...]) -> None:
+    try:
+        function(*args)
+    except Exception:
+        logger.exception("a callback raised; the client goes on")

@@ -1,0 +1,70 @@
+"""Points in time and how long it is until them."""
+
+import time
+from typing import Optional
+
+
+class Clock:
+    """The machine's clocks; a test passes another."""
+
+    def now(self) -> float:
+        """Return seconds on a clock that never steps."""
+        return time.monotonic()
+
+    def time(self) -> float:
+        """Return seconds since 1970 by the wall clock."""
+        return time.time()
+
+
+class Deadline:
+    """A point in time on the monotonic clock, or none."""
+
+    __slots__ = ("at", "_clock")
+
+    def __init__(self, seconds: Optional[float], clock: Optional[Clock] = None) -> None:
+        """Lie ``seconds`` from now; None lies never."""
+        self._clock = clock or Clock()
+        self.at = None if seconds is None else self._clock.now() + max(0.0, seconds)
+
+    def remaining(self) -> Optional[float]:
+        """Return the seconds left, 0.0 when it has passed, None if there is no end."""
+        return None if self.at is None else max(0.0, self.at - self._clock.now())
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the point has been reached."""
+        return self.at is not None and self._clock.now() >= self.at
+
+
+class Patience:
+    """How long a call waits: a total, or a limit that starts again whenever there is progress.
+
+    A number that the caller gave is a total. Without one, ``default`` seconds count since the last progress.
+    """
+
+    __slots__ = ("_seconds", "_total", "_clock", "_deadline")
+
+    def __init__(self, timeout: Optional[float], default: float, clock: Optional[Clock] = None) -> None:
+        self._total = timeout is not None
+        self._seconds = default if timeout is None else timeout
+        self._clock = clock or Clock()
+        self._deadline = Deadline(self._seconds, self._clock)
+
+    @property
+    def seconds(self) -> float:
+        """The length that was granted."""
+        return self._seconds
+
+    def remaining(self) -> float:
+        """Return the seconds left."""
+        return self._deadline.remaining() or 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether no time is left."""
+        return self._deadline.passed
+
+    def progress(self) -> None:
+        """Something moved: start again, unless the limit is a total."""
+        if not self._total:
+            self._deadline = Deadline(self._seconds, self._clock)

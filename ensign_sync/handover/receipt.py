@@ -1,0 +1,87 @@
+"""How a thread waits for the outcomes of what it handed over.
+
+An outcome comes with a token, a pair of (owner, index); the owner's ``settle(index, outcome)`` is called by the
+thread that learned it, holds no other lock, and is quick.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TimeoutError_  # the builtin only from 3.11 on
+from typing import Any, Callable, Deque, Optional, Tuple
+
+from .clock import Patience
+
+
+class Collector:
+    """Gathers the outcomes of many events for the one thread that waits for them."""
+
+    __slots__ = ("outcomes", "_wanted", "_condition")
+
+    def __init__(self) -> None:
+        self.outcomes: Deque[Tuple[int, Any]] = deque()
+        self._wanted: float = float("inf")
+        self._condition = threading.Condition(threading.Lock())
+
+    def settle(self, index: int, outcome: Any) -> None:
+        """Add an outcome, and wake the waiting thread if it was the last that it waits for."""
+        self.outcomes.append((index, outcome))
+        # The waiter states its wish before it looks, so one of the two sees the other; no lock on the way.
+        if len(self.outcomes) >= self._wanted:
+            with self._condition:
+                self._condition.notify()
+
+    def wait(self, count: int, patience: Patience) -> bool:
+        """Block until there are ``count`` outcomes; False when the patience ends. Each outcome is progress."""
+        seen = len(self.outcomes)
+        with self._condition:
+            self._wanted = count
+            try:
+                while len(self.outcomes) < count:
+                    if patience.passed:
+                        return False
+                    self._condition.wait(patience.remaining())
+                    if len(self.outcomes) > seen:
+                        seen = len(self.outcomes)
+                        patience.progress()
+            finally:
+                self._wanted = float("inf")
+        return True
+
+
+class PublishFuture(Future):  # type: ignore[type-arg]  # Future is no generic at run time on 3.7 and 3.8
+    """The future of one event's Ack.
+
+    It cannot be cancelled once the event is accepted. Callbacks run on a thread of the client that only runs
+    callbacks, never on the one that reads the stream.
+    """
+
+    def __init__(self, post: Callable[..., None], convert: Callable[[Any], Any]) -> None:
+        """Make a future; ``convert`` turns the outcome into the result, or into the exception to raise."""
+        super().__init__()
+        self._post = post
+        self._convert = convert
+
+    def settle(self, index: int, outcome: Any) -> None:
+        """Take the outcome: an exception is raised by ``result``, anything else is returned by it."""
+        outcome = self._convert(outcome)
+        if isinstance(outcome, BaseException):
+            self.set_exception(outcome)
+        else:
+            self.set_result(outcome)
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        """Block until there is an outcome; False when ``timeout`` seconds pass without."""
+        try:
+            self.exception(timeout)
+        except TimeoutError_:
+            return False
+        return True
+
+    def cancel(self) -> bool:
+        """Return False: an accepted event is on its way."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
+        """Call ``fn(future)`` on the callback thread once there is an outcome."""
+        super().add_done_callback(lambda future: self._post(fn, future))

@@ -1,0 +1,31 @@
+"""Threads with a name, and the end of them."""
+
+import itertools
+import threading
+from typing import Any, Callable, Iterable, List
+
+from .clock import Deadline
+
+_numbers = itertools.count(1)
+
+
+def spawn(role: str, target: Callable[..., Any], *args: Any) -> threading.Thread:
+    """Start a daemon thread named ``ensign-<role>-<n>``."""
+    thread = threading.Thread(target=target, args=args, name=f"ensign-{role}-{next(_numbers)}", daemon=True)
+    thread.start()
+    return thread
+
+
+def gather(threads: Iterable[threading.Thread], deadline: Deadline) -> List[str]:
+    """Join threads until the deadline; returns the names of those that would not stop.
+
+    The calling thread and threads that never started are passed over.
+    """
+    stubborn = []
+    for thread in threads:
+        if thread is threading.current_thread() or thread.ident is None:
+            continue
+        thread.join(deadline.remaining())
+        if thread.is_alive():
+            stubborn.append(thread.name)
+    return stubborn

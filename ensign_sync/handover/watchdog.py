@@ -1,0 +1,66 @@
+"""One thread that ends what takes too long, for waits that cannot end themselves."""
+
+import threading
+from typing import Callable, List, NamedTuple, Optional
+
+from .clock import Deadline
+from .spawn import gather, spawn
+
+#: How often the thread looks at a wait whose end it does not know yet, in seconds.
+_LOOK_AGAIN = 1.0
+
+
+class Watched(NamedTuple):
+    """A wait: how many seconds remain (None while nobody waits), and what ends it."""
+
+    remaining: Callable[[], Optional[float]]
+    expire: Callable[[], None]
+
+
+class Watchdog:
+    """Calls ``expire`` of a wait whose time is up, on a daemon thread that lives while anything is watched."""
+
+    def __init__(self) -> None:
+        self._watched: List[Watched] = []
+        self._changed = threading.Condition(threading.Lock())
+        self._thread: Optional[threading.Thread] = None
+
+    def add(self, watched: Watched) -> None:
+        """Watch a wait. ``expire`` must be quick and harmless when called late; it runs once."""
+        with self._changed:
+            self._watched.append(watched)
+            if self._thread is None:
+                self._thread = spawn("timer", self._run)
+            self._changed.notify()
+
+    def remove(self, watched: Watched) -> None:
+        """Watch it no longer."""
+        with self._changed:
+            if watched in self._watched:
+                self._watched.remove(watched)
+            self._changed.notify()
+
+    def close(self, deadline: Deadline) -> None:
+        """Forget everything and wait for the thread."""
+        with self._changed:
+            self._watched.clear()
+            thread = self._thread
+            self._changed.notify()
+        if thread is not None:
+            gather([thread], deadline)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._watched:
+                    self._thread = None
+                    return
+                left = [(watched, watched.remaining()) for watched in self._watched]
+                expired = [watched for watched, seconds in left if seconds is not None and seconds <= 0.0]
+                for watched in expired:
+                    self._watched.remove(watched)
+                if not expired:
+                    soonest = min(_LOOK_AGAIN if seconds is None else seconds for _, seconds in left)
+                    self._changed.wait(min(soonest, _LOOK_AGAIN))
+            for watched in expired:
+                watched.expire()

@@ -1,0 +1,22 @@
+"""An Ensign node to embed: for tests, laptops and small deployments.
+
+    from ensign_sync.node import Node
+
+    with Node(topics=["weather"]) as node:
+        client = Ensign(node.client_id, node.client_secret, endpoint=node.endpoint, insecure=True, auth_url=node.auth_url)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .server import Node as Node
+
+__all__ = ["Node"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Node":
+        from .server import Node
+
+        return Node
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

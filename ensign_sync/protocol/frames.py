@@ -1,0 +1,84 @@
+"""One value per message of the two streams (docs/protocol.rst, "Publish stream" and "Subscribe stream").
+
+The acks and nacks of a publish stream are the public values ``Ack`` and ``Nack`` themselves: they go to the user as
+they came.
+"""
+
+from typing import Mapping, NamedTuple, Optional, Tuple
+
+from ..ack import Ack
+from ..nack import Nack
+
+__all__ = [
+    "Ack",
+    "CloseStream",
+    "Delivery",
+    "HalfClose",
+    "Nack",
+    "OpenStream",
+    "Publication",
+    "Ready",
+    "Subscription",
+    "Unknown",
+]
+
+
+class OpenStream(NamedTuple):
+    """Publisher to server, first: who publishes, and perhaps to which topics only."""
+
+    client_id: str
+    topics: Tuple[str, ...] = ()
+
+
+class Publication(NamedTuple):
+    """Publisher to server: an encoded event."""
+
+    topic_id: bytes
+    local_id: bytes
+    payload: bytes
+
+
+class Subscription(NamedTuple):
+    """Subscriber to server, first: which topics (none means all), for which group, with which query."""
+
+    client_id: str
+    topics: Tuple[str, ...] = ()
+    group: str = ""
+    query: str = ""
+
+
+class Ready(NamedTuple):
+    """Server to both, first: the topics of this stream, name to id."""
+
+    client_id: str
+    server_id: str
+    topics: Mapping[str, bytes]
+
+
+class Delivery(NamedTuple):
+    """Server to subscriber, and a row of a query: a stored event, its payload still encoded."""
+
+    id: bytes
+    topic_id: bytes
+    payload: bytes
+    committed_ns: Optional[int] = None
+    is_duplicate: bool = False
+
+
+class CloseStream(NamedTuple):
+    """Server to publisher, last: its count of what happened on the stream."""
+
+    events: int = 0
+    topics: int = 0
+    acks: int = 0
+    nacks: int = 0
+
+
+class HalfClose(NamedTuple):
+    """No message but an act: this side has nothing more to say."""
+
+
+class Unknown(NamedTuple):
+    """A message of a kind that this version does not know, or an empty one."""
+
+    kind: str = ""

@@ -1,0 +1,359 @@
+"""The publisher's half of a publish stream (docs/protocol.rst, "Publish stream").
+
+The machine owns what is pending: each accepted event until it is acknowledged, refused or given up, in the order of
+its acceptance. An event is registered before its frame is emitted, so no ack can arrive for an unknown one. On every
+new connection the unacknowledged events are emitted again, in order, under the same local ids.
+
+Its doors:
+    from the application   publish, abandon, refuse, drain, close
+    from the wire          connected, receive, lost, fail
+    to the wire            frames_to_send
+    to the application     events: Opened, Settled, TopicsStale, Drained, Ended
+"""
+
+import enum
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+
+from ..exceptions import ProtocolError
+from ..ids import ULID, is_ulid
+from ..nack import TOPIC_UNKNOWN
+from .frames import Ack, CloseStream, HalfClose, Nack, OpenStream, Publication, Ready
+from .machine import Input, Machine, Opened, State, table
+
+
+class Abandoned(enum.Enum):
+    """What became of an event that was given up."""
+
+    NEVER_SENT = "never sent"
+    IN_DOUBT = "may have been stored"
+    SETTLED = "already settled"
+
+
+class Settled(NamedTuple):
+    """An event reached its end: ``outcome`` is an Ack, a Nack or an exception."""
+
+    token: Any
+    outcome: Any
+
+
+class TopicsStale(NamedTuple):
+    """Events wait for topics that this connection does not know; somebody has to ask the server."""
+
+    names: FrozenSet[str]
+
+
+class Drained(NamedTuple):
+    """After ``drain``: nothing on this connection waits for an answer any more."""
+
+
+class _Pending:
+    """An accepted event."""
+
+    __slots__ = ("local_id", "topic", "payload", "token", "given_up", "connection", "retried")
+
+    def __init__(self, local_id: bytes, topic: str, payload: bytes, token: Any) -> None:
+        self.local_id = local_id
+        self.topic = topic
+        self.payload = payload
+        self.token = token
+        self.given_up = False
+        self.connection = 0  # the number of the connection it was last emitted on; 0: the server never had it
+        self.retried = False
+
+
+_S, _I = State, Input
+
+
+def _row(state: State, after_last: State, **more: Tuple[State, ...]) -> Dict[Input, Tuple[State, ...]]:
+    """Write the inputs that most states take alike; ``after_last`` follows the last event when closing."""
+    maybe_last = (state, after_last)
+    row = {
+        Input.PUBLISH: (state,),
+        Input.ABANDON: maybe_last,
+        Input.REFUSE: maybe_last,
+        Input.CLOSE: maybe_last,
+        Input.LOST: (State.WAITING, State.CLOSED),
+        Input.FAIL: (State.FAILED,),
+    }
+    row.update({Input[name]: after for name, after in more.items()})
+    return row
+
+
+_ANSWERS = dict.fromkeys(("ACK", "NACK"), (_S.OPEN, _S.CLOSING))
+_LAST_ANSWERS = dict.fromkeys(("ACK", "NACK"), (_S.DRAINING, _S.CLOSING))
+_STAY_CLOSING = ("ABANDON", "CLOSE", "READY", "ACK", "NACK", "CLOSE_STREAM", "UNKNOWN")
+
+TRANSITIONS = table(
+    {
+        _S.IDLE: _row(_S.IDLE, _S.CLOSED, CONNECTED=(_S.OPENING,)),
+        _S.OPENING: _row(_S.OPENING, _S.OPENING, READY=(_S.OPEN, _S.CLOSING), UNKNOWN=(_S.OPENING,)),
+        _S.OPEN: _row(
+            _S.OPEN, _S.CLOSING, DRAIN=(_S.DRAINING,), CLOSE_STREAM=(_S.OPEN,), UNKNOWN=(_S.OPEN,), **_ANSWERS
+        ),
+        # Like OPEN, but nothing is emitted: the connection is given up as soon as it owes no answer.
+        _S.DRAINING: _row(
+            _S.DRAINING,
+            _S.CLOSING,
+            DRAIN=(_S.DRAINING,),
+            CLOSE_STREAM=(_S.DRAINING,),
+            UNKNOWN=(_S.DRAINING,),
+            **_LAST_ANSWERS,
+        ),
+        # Half-closed: nobody waits for an answer any more.
+        _S.CLOSING: {
+            **{Input[name]: (_S.CLOSING,) for name in _STAY_CLOSING},
+            _I.LOST: (_S.CLOSED,),
+            _I.FAIL: (_S.CLOSED,),
+        },
+        _S.WAITING: _row(_S.WAITING, _S.CLOSED, CONNECTED=(_S.OPENING,)),
+        _S.CLOSED: {_I.ABANDON: (_S.CLOSED,), _I.CLOSE: (_S.CLOSED,)},
+        _S.FAILED: {_I.ABANDON: (_S.FAILED,), _I.CLOSE: (_S.FAILED,)},
+    }
+)
+
+_INPUT_OF = {Ready: Input.READY, Ack: Input.ACK, Nack: Input.NACK, CloseStream: Input.CLOSE_STREAM}
+
+
+class PublishProtocol(Machine):
+    """The machine of one publish stream over any number of connections. Not thread-safe.
+
+    Attributes:
+        topics: The topics of the last connection, name to id.
+        in_flight_bytes: The payloads of the events in flight together.
+        resent: How often an event was emitted again.
+        closing: True once ``close`` was called.
+    """
+
+    role = "publisher"
+    transitions = TRANSITIONS
+
+    def __init__(self, client_id: str, first_local_id: bytes, resend: bool = True) -> None:
+        """Make an idle machine; local ids count up from the 16 bytes given."""
+        super().__init__()
+        self._client_id = client_id
+        self._next_id = int.from_bytes(first_local_id, "big")
+        self._resend = resend
+        self._pending: Dict[bytes, _Pending] = {}
+        self._given_up = 0
+        self._connection = 1  # counts on at each loss, so an event of an earlier connection never has this number
+        self._owed = 0  # answers that the present connection owes
+        self._topic_ids: Dict[str, bytes] = {}
+        self._stale: Set[str] = set()
+        self.topics: Mapping[str, bytes] = {}
+        self.in_flight_bytes = 0
+        self.resent = 0
+        self.closing = False
+
+    # from the application
+
+    def publish(self, topic: str, payload: bytes, token: Any) -> bytes:
+        """Accept an event; it is emitted at once, or on the next connection. Returns its local id."""
+        self.check(Input.PUBLISH)
+        if self.closing:
+            raise ProtocolError(self.role, f"{self.state.name} after close", Input.PUBLISH.value)
+        local_id = self._next_id.to_bytes(16, "big")
+        self._next_id += 1
+        pending = _Pending(local_id, topic, payload, token)
+        self._pending[local_id] = pending
+        self.in_flight_bytes += len(payload)
+        if self.state is State.OPEN:
+            self._emit((pending,))
+        return local_id
+
+    def abandon(self, local_id: bytes) -> Abandoned:
+        """Give an event up: it will not be emitted from now on, and its token is forgotten."""
+        self.check(Input.ABANDON)
+        pending = self._pending.get(local_id)
+        if pending is None or pending.given_up:
+            return Abandoned.SETTLED
+        sent = pending.connection != 0
+        if pending.connection == self._connection:
+            pending.given_up = True  # kept to match a late ack, and counted: the server still has it
+            self._given_up += 1
+        else:
+            self._forget(pending)
+        self._advance(Input.ABANDON)
+        return Abandoned.IN_DOUBT if sent else Abandoned.NEVER_SENT
+
+    def refuse(self, topics: Iterable[str], error: Exception) -> None:
+        """Settle with an error every event that waits, not emitted on this connection, for one of these topics."""
+        self.check(Input.REFUSE)
+        names = set(topics)
+        for pending in list(self._pending.values()):
+            if pending.topic in names and pending.connection != self._connection:
+                self._settle(pending, error)
+        self._stale -= names
+        self._advance(Input.REFUSE)
+
+    def drain(self) -> None:
+        """Emit nothing more on this connection, and report Drained once it owes no answer."""
+        self.check(Input.DRAIN)
+        self._move(Input.DRAIN, State.DRAINING)
+        if not self._owed:
+            self._events.append(Drained())
+
+    def close(self) -> None:
+        """Take nothing more in; half-close once nobody waits for an answer."""
+        self.check(Input.CLOSE)
+        self.closing = True
+        self._advance(Input.CLOSE)
+
+    # from the wire
+
+    def connected(self) -> None:
+        """A new call is open: say who we are."""
+        self.check(Input.CONNECTED)
+        self._move(Input.CONNECTED, State.OPENING)
+        self._frames.append(OpenStream(self._client_id))
+
+    def receive(self, frame: Any) -> None:
+        """Take a message of the server."""
+        given = _INPUT_OF.get(type(frame), Input.UNKNOWN)
+        self.check(given)
+        if given is Input.ACK or given is Input.NACK:
+            pending = self._pending.get(frame.id)
+            if pending is not None:
+                self._answer(given, pending, frame)
+        elif given is Input.READY:
+            self._receive_ready(frame)
+
+    def lost(self, error: Exception) -> None:
+        """The connection is gone, or could not be made; another will be tried."""
+        self.check(Input.LOST)
+        self._let_go(error)
+        if self.state is State.CLOSING or (self.closing and not self.unsettled):
+            self._end(Input.LOST, State.CLOSED)
+        else:
+            self._move(Input.LOST, State.WAITING)
+
+    def fail(self, error: Exception) -> None:
+        """The connection is gone and no other will be tried: everything pending fails."""
+        self.check(Input.FAIL)
+        self._let_go(error)
+        for pending in list(self._pending.values()):
+            self._settle(pending, error)
+        self._end(Input.FAIL, State.CLOSED if self.state is State.CLOSING else State.FAILED, error)
+
+    # what the application may ask
+
+    @property
+    def in_flight(self) -> int:
+        """Events that wait for an answer or for a connection, those given up included while an answer may come."""
+        return len(self._pending)
+
+    @property
+    def unsettled(self) -> int:
+        """Events that somebody still waits for."""
+        return len(self._pending) - self._given_up
+
+    def waiting(self) -> List[Tuple[bytes, Any]]:
+        """Return (local id, token) of each event that somebody still waits for, in order."""
+        return [(p.local_id, p.token) for p in self._pending.values() if not p.given_up]
+
+    def knows(self, topic: str) -> bool:
+        """Tell whether the present or last connection had the topic, by name or by id."""
+        return self._topic_id(topic) is not None
+
+    # inside
+
+    def _receive_ready(self, frame: Ready) -> None:
+        self.topics = dict(frame.topics)
+        self._topic_ids = {}
+        self._stale = set()
+        self.opened = True
+        self._events.append(Opened(self.topics))
+        if self.state is State.OPENING:
+            self._move(Input.READY, State.OPEN)
+            self._emit(list(self._pending.values()))
+            self._advance(Input.READY)
+
+    def _answer(self, given: Input, pending: _Pending, frame: Any) -> None:
+        self._owed -= 1
+        again = (
+            given is Input.NACK
+            and frame.code == TOPIC_UNKNOWN
+            and self._resend
+            and not (pending.retried or pending.given_up or self.closing)
+        )
+        if again:
+            # The topic may exist by now: the set of a stream is fixed when it opens. It is asked for once.
+            pending.retried = True
+            pending.connection = 0
+            self._unlearn(pending.topic)
+            self._report_stale({pending.topic})
+        else:
+            self._settle(pending, frame)
+        if self.state is State.DRAINING and not self._owed:
+            self._events.append(Drained())
+        if self.closing:
+            self._advance(given)
+
+    def _topic_id(self, topic: str) -> Optional[bytes]:
+        known = self._topic_ids.get(topic)
+        if known is None:
+            known = self.topics.get(topic)
+            if known is None and is_ulid(topic) and ULID(topic).bytes in self.topics.values():
+                known = ULID(topic).bytes
+            if known is not None:
+                self._topic_ids[topic] = known
+        return known
+
+    def _unlearn(self, topic: str) -> None:
+        topic_id = self._topic_ids.pop(topic, None)
+        self.topics = {name: id for name, id in self.topics.items() if name != topic and id != topic_id}
+
+    def _emit(self, pendings: Iterable[_Pending]) -> None:
+        missing = set()
+        for pending in pendings:
+            topic_id = self._topic_id(pending.topic)
+            if topic_id is None:
+                missing.add(pending.topic)
+                continue
+            if pending.connection:
+                self.resent += 1
+            pending.connection = self._connection
+            self._owed += 1
+            self._frames.append(Publication(topic_id, pending.local_id, pending.payload))
+        if missing:
+            self._report_stale(missing)
+
+    def _report_stale(self, names: Set[str]) -> None:
+        fresh = names - self._stale
+        if fresh:
+            self._stale |= fresh
+            self._events.append(TopicsStale(frozenset(fresh)))
+
+    def _settle(self, pending: _Pending, outcome: Any) -> None:
+        given_up = pending.given_up
+        self._forget(pending)
+        if not given_up:
+            self._events.append(Settled(pending.token, outcome))
+
+    def _forget(self, pending: _Pending) -> None:
+        del self._pending[pending.local_id]
+        self.in_flight_bytes -= len(pending.payload)
+        self._given_up -= pending.given_up
+
+    def _let_go(self, error: Exception) -> None:
+        """End a connection: what was given up is dropped, and without resend what was sent fails."""
+        self._frames = []
+        self._connection += 1
+        self._owed = 0
+        for pending in list(self._pending.values()):
+            if pending.given_up:
+                self._forget(pending)
+            elif not self._resend and pending.connection:
+                self._settle(pending, error)
+        # Counted afresh: an interrupt between two statements of publish() may have left these one event off.
+        self._given_up = 0
+        self.in_flight_bytes = sum(len(pending.payload) for pending in self._pending.values())
+
+    def _advance(self, given: Input) -> None:
+        """When closing and nobody waits any more, half-close (any earlier, the server would drop the acks) or end."""
+        if not self.closing or self.unsettled:
+            return
+        if self.state in (State.OPEN, State.DRAINING):
+            self._move(given if given is not Input.READY else Input.CLOSE, State.CLOSING)
+            self._frames.append(HalfClose())
+        elif self.state in (State.IDLE, State.WAITING):
+            self._end(given, State.CLOSED)

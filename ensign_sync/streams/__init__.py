@@ -1,0 +1,1 @@
+"""Protocol machines kept alive over a transport, each by one thread."""

@@ -1,0 +1,272 @@
+"""A publish call: many events that one thread waits for, and the error that says what became of each."""
+
+import contextlib
+import logging
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from ..ack import Ack
+from ..events import Event, EventState, from_object
+from ..exceptions import EnsignError, EnsignRPCError, NackError, PublishError, PublishTimeoutError, UnknownTopicError
+from ..handover.clock import Patience
+from ..handover.receipt import Collector
+from ..nack import Nack
+from ..protocol.publish_stream import Abandoned
+from ..wire.codec import encode_event
+from .connection import Connection
+from .publishing import PublishStream, given_up_error
+
+logger = logging.getLogger("ensign_sync")
+
+Callback = Optional[Callable[[Any], Any]]
+Failure = Tuple[int, Any, Exception]
+
+
+class Prepared(NamedTuple):
+    """An event and its encoding."""
+
+    event: Event
+    payload: bytes
+
+
+def prepare(obj: Any, stream: PublishStream) -> Prepared:
+    """Make an event of any object and encode it.
+
+    Raises:
+        TypeError, ValueError: It cannot be made into an event.
+        EventTooLargeError: It does not fit into a request.
+    """
+    event = from_object(obj)
+    payload = encode_event(event)
+    stream.check_size(payload)
+    return Prepared(event, payload)
+
+
+def ready_stream(connection: Connection, topic: str, patience: Patience) -> PublishStream:
+    """Return a publish stream that knows the topic; blocks while it connects.
+
+    Raises:
+        UnknownTopicError: There is no such topic.
+        PublishTimeoutError, AuthenticationError, EnsignError: There is no stream to be had.
+    """
+    for last_try in (False, True):
+        stream = connection.publisher()
+        try:
+            stream.ensure_topic(topic, patience)
+            return stream
+        except EnsignRPCError as error:
+            # A project without any topic refuses every stream, so it could not be asked for this one.
+            if error.code != "FAILED_PRECONDITION":
+                raise
+            if last_try or not connection.topic_exists(topic, patience.remaining()):
+                raise UnknownTopicError(topic) from error
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def settle_event(event: Event, outcome: Any) -> None:
+    """Note on an event what became of it."""
+    if isinstance(outcome, Ack):
+        event.id, event.committed, event.error = outcome.id, outcome.committed, None
+        event._state = EventState.ACKED
+    else:
+        event.error = outcome
+        if isinstance(outcome, Nack):
+            event._state = EventState.NACKED
+
+
+def outcome_of_future(event: Event) -> Callable[[Any], Any]:
+    """Return what a future makes of an outcome: an Ack, or the exception to raise."""
+
+    def convert(outcome: Any) -> Any:
+        settle_event(event, outcome)
+        return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
+
+    return convert
+
+
+class Batch:
+    """The events of one call. Used by one thread.
+
+    Attributes:
+        acks: An Ack per event that is settled well, None for the others, in order; only if they are kept.
+        acknowledged: How many were.
+    """
+
+    def __init__(
+        self, connection: Connection, topic: str, patience: Patience, on_ack: Callback, on_nack: Callback
+    ) -> None:
+        self.acks: List[Optional[Ack]] = []
+        self.acknowledged = 0
+        self._connection = connection
+        self._topic = topic
+        self._patience = patience
+        self._on_ack = on_ack
+        self._on_nack = on_nack
+        self._collector = Collector()
+        self._open: Dict[int, Event] = {}  # by index: events without an outcome, registered or not
+        self._registered = 0
+        self._failures: List[Failure] = []
+        self._stream: Optional[PublishStream] = None
+
+    def publish_all(self, objects: Iterable[Any]) -> None:
+        """Publish a finished list: everything is checked before anything is sent. Blocks until all is settled.
+
+        Raises:
+            PublishError and its kind: Some events were not acknowledged.
+            TypeError, ValueError, EventTooLargeError: One cannot be sent, so nothing was.
+        """
+        stream = self._connection.publisher()
+        prepared = [prepare(obj, stream) for obj in objects]
+        payloads = [item.payload for item in prepared]
+        self.acks = [None] * len(prepared)
+        for index, item in enumerate(prepared):
+            self._accept(index, item.event)
+        with self._settling():
+            stream = self._ready()
+            while self._registered < len(payloads):
+                at = self._registered
+                self._registered += stream.put(self._topic, payloads, self._collector, self._patience, at)
+                self._take()
+            self._wait_for_the_rest()
+
+    def publish_each(self, objects: Iterable[Any], keep_acks: bool = False) -> None:
+        """Publish as the items come, in bounded memory; stops at the first failure and waits for those before it.
+
+        Raises:
+            PublishError and its kind: At the first failure; its first entry has the index of the item.
+        """
+        iterator = iter(objects)
+        with self._settling():
+            while not self._failures:
+                try:
+                    obj = next(iterator)
+                except StopIteration:
+                    break
+                except Exception:
+                    self._settle_quietly()
+                    raise
+                if keep_acks:
+                    self.acks.append(None)
+                self._publish_one(obj)
+                self._take()
+            self._wait_for_the_rest()
+
+    # inside
+
+    def _publish_one(self, obj: Any) -> None:
+        index = self._registered
+        stream = self._stream or self._ready()
+        try:
+            item = prepare(obj, stream)
+        except (TypeError, ValueError) as error:
+            self._failures.append((index, obj, error))
+            return
+        self._accept(index, item.event)
+        self._registered += stream.put(self._topic, [item.payload], self._collector, self._patience, 0, index)
+
+    def _ready(self) -> PublishStream:
+        self._stream = ready_stream(self._connection, self._topic, self._patience)
+        return self._stream
+
+    def _accept(self, index: int, event: Event) -> None:
+        event.error = None
+        event._state = EventState.PUBLISHED
+        self._open[index] = event
+
+    def _wait_for_the_rest(self) -> None:
+        if self._open and not self._collector.wait(len(self._open), self._patience):
+            assert self._stream is not None
+            raise self._stream.timeout_error("not every event was acknowledged", self._patience)
+        self._take()
+
+    def _settle_quietly(self) -> None:
+        """The caller's own iterator raised, and that is what the caller will see; what was sent is waited for."""
+        try:
+            self._wait_for_the_rest()
+        except EnsignError as error:
+            self._give_up(error)
+        if self._failures:
+            logger.warning("%d events of an interrupted publish call were not acknowledged", len(self._failures))
+
+    @contextlib.contextmanager
+    def _settling(self) -> Iterator[None]:
+        """Leave no event of this call behind, whatever ends it, and raise the error that names them all."""
+        ending: Optional[EnsignError] = None
+        try:
+            yield
+        except EnsignError as error:
+            if not self._registered and not isinstance(error, PublishTimeoutError):
+                for event in self._open.values():
+                    event.error = error
+                raise
+            ending = error
+            self._give_up(error)
+        except BaseException:
+            self._withdraw()
+            raise
+        self._raise_failures(ending)
+
+    def _withdraw(self) -> Dict[int, Abandoned]:
+        return dict(self._stream.give_up(self._collector)) if self._stream is not None else {}
+
+    def _give_up(self, why: EnsignError) -> None:
+        """Name what became of every event that is still open."""
+        fates = self._withdraw()
+        # What was registered and is not pending any more was settled: the reader is about to say so.
+        settled = [n for n in self._open if n < self._registered and n not in fates]
+        self._collector.wait(len(settled), Patience(10.0, 10.0))
+        self._take()
+        for index, event in list(self._open.items()):
+            timed_out = isinstance(why, PublishTimeoutError)
+            fate = fates.get(index, Abandoned.NEVER_SENT)
+            error: Exception = given_up_error(fate, str(why)) if timed_out or index in fates else why
+            event.error = error
+            self._failures.append((index, event, error))
+        self._open.clear()
+
+    def _take(self) -> None:
+        """Take the outcomes that are there, and tell the callbacks."""
+        outcomes = self._collector.outcomes
+        while outcomes:
+            index, outcome = outcomes.popleft()
+            event = self._open.pop(index)
+            settle_event(event, outcome)
+            if isinstance(outcome, Ack):
+                self.acknowledged += 1
+                if self.acks:
+                    self.acks[index] = outcome
+                _tell(self._on_ack, outcome)
+            elif not isinstance(outcome, Nack):
+                self._failures.append((index, event, outcome))
+            elif self._on_nack is not None:
+                _tell(self._on_nack, outcome)
+            else:
+                self._failures.append((index, event, NackError(outcome.code, outcome.error)))
+
+    def _raise_failures(self, ending: Optional[EnsignError]) -> None:
+        if not self._failures:
+            return
+        failures = sorted(self._failures, key=lambda failure: failure[0])
+        first = failures[0][2]
+        if isinstance(ending, PublishTimeoutError):
+            ending.args = (f"{ending}; {self._summary(failures)}", *ending.args[1:])
+            ending.acks, ending.failures = list(self.acks), failures
+            raise ending
+        if all(isinstance(error, NackError) for _, _, error in failures):
+            assert isinstance(first, NackError)
+            raise NackError(first.code, first.error, list(self.acks), failures)
+        raise PublishError(f"{first}; {self._summary(failures)}", list(self.acks), failures) from first
+
+    def _summary(self, failures: List[Failure]) -> str:
+        doubtful = sum(1 for _, _, error in failures if getattr(error, "sent", False))
+        return (
+            f"{self.acknowledged} events were acknowledged, {doubtful} may have been stored,"
+            f" {len(failures) - doubtful} were not stored"
+        )
+
+
+def _tell(callback: Callback, value: Any) -> None:
+    if callback is not None:
+        try:
+            callback(value)
+        except Exception:
+            logger.exception("a publish callback raised; the event's outcome stands")

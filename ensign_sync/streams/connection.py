@@ -1,0 +1,194 @@
+"""Everything of a client that belongs to one process: channel, tokens, streams, threads."""
+
+import logging
+import os
+import threading
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+
+from ..exceptions import EnsignClientClosingError, EnsignError, EnsignTopicNotFoundError
+from ..handover.callbacks import CallbackThread
+from ..handover.clock import Clock, Deadline, Patience
+from ..handover.inbox import Inbox
+from ..handover.watchdog import Watchdog
+from ..ids import ULID, is_ulid
+from ..settings import Reconnect, Settings
+from ..transport.auth import TokenSource
+from ..transport.call import open_call
+from ..transport.channel import open_channel
+from ..transport.unary import Unary
+from ..wire import codec, methods
+from ..wire.methods import Method
+from .driver import Hooks, Line, Outage
+from .publishing import PublishStream, Window
+from .subscribing import SubscribeStream
+
+logger = logging.getLogger("ensign_sync")
+
+
+class Options(NamedTuple):
+    """How a connection behaves, as the client was told."""
+
+    window: Window
+    resend: bool
+    reconnect: Reconnect
+    channel_options: Tuple[Tuple[str, Any], ...] = ()
+    on_disconnect: Optional[Callable[[Outage], None]] = None
+    on_reconnect: Optional[Callable[[Outage], None]] = None
+
+
+class Connection:
+    """The connection of one client in one process. Any thread may use it; everything is made on first need."""
+
+    decode_event = staticmethod(codec.decode_event)
+
+    def __init__(self, settings: Settings, options: Options, clock: Optional[Clock] = None) -> None:
+        self.settings = settings
+        self.options = options
+        self.pid = os.getpid()
+        self._clock = clock or Clock()
+        self._lock = threading.Lock()
+        self._channel: Any = None
+        self._closed = False
+        self._publisher: Optional[PublishStream] = None
+        self._subscribers: List[SubscribeStream] = []
+        self._past_counts = {"published": 0, "acked": 0, "nacked": 0, "failed": 0, "resent": 0, "reconnects": 0}
+        self.tokens = TokenSource(settings, clock=self._clock)
+        self.callbacks = CallbackThread()
+        self.watchdog = Watchdog()
+        self.unary = Unary(self.channel, self.tokens, settings, self._clock)
+        self.hooks = Hooks(self._hook(options.on_disconnect), self._hook(options.on_reconnect))
+
+    def channel(self) -> Any:
+        """Return the gRPC channel, opened on first need."""
+        with self._lock:
+            if self._closed:
+                raise EnsignClientClosingError("the client is closed: make a new one")
+            if self._channel is None:
+                self._channel = open_channel(self.settings, self.options.channel_options)
+            return self._channel
+
+    def publisher(self) -> PublishStream:
+        """Return the publish stream; a new one if the last one ended."""
+        with self._lock:
+            if self._closed:
+                raise EnsignClientClosingError("the client is closed: make a new one to publish")
+            if self._publisher is not None and self._publisher.ended:
+                self._remember(self._publisher)
+                self._publisher = None
+            if self._publisher is None:
+                line = Line(self._opener(methods.PUBLISH), codec.encode_publisher_frame, codec.decode_publisher_reply)
+                self._publisher = PublishStream(
+                    line,
+                    self.options.window,
+                    self.topic_exists,
+                    self.options.reconnect,
+                    self.hooks,
+                    self.options.resend,
+                    self._clock,
+                )
+            return self._publisher
+
+    def subscriber(self, topics: Sequence[str], inbox: Inbox, group: str) -> SubscribeStream:
+        """Make a subscribe stream; the caller opens it."""
+        line = Line(self._opener(methods.SUBSCRIBE), codec.encode_subscriber_frame, codec.decode_subscribe_reply)
+        stream = SubscribeStream(line, topics, inbox, self.options.reconnect, self.hooks, group, self._clock)
+        with self._lock:
+            if self._closed:
+                raise EnsignClientClosingError("the client is closed: make a new one to subscribe")
+            self._subscribers = [s for s in self._subscribers if not s.over] + [stream]
+        return stream
+
+    def topic_exists(self, topic: str, timeout: float) -> bool:
+        """Ask the server whether a topic exists, by name or by id."""
+        deadline = Deadline(timeout, self._clock)
+        if self.unary.topic_exists(topic, timeout):
+            return True
+        if not is_ulid(topic):
+            return False
+        try:
+            self.unary.retrieve_topic(ULID(topic), deadline.remaining() or 0.0)
+        except EnsignError as error:
+            if error.code == "NOT_FOUND" or isinstance(error, EnsignTopicNotFoundError):
+                return False
+            raise
+        return True
+
+    def flush(self, patience: Patience) -> int:
+        """Wait for acks; returns how many events are still open."""
+        with self._lock:
+            publisher = self._publisher
+        return publisher.flush(patience) if publisher is not None else 0
+
+    def close(self, deadline: Deadline) -> int:
+        """End everything by the deadline; returns how many accepted events were given up. Once only."""
+        with self._lock:
+            if self._closed:
+                return 0
+            self._closed = True
+            publisher, subscribers = self._publisher, self._subscribers
+            channel, self._channel = self._channel, None
+        for subscriber in subscribers:
+            subscriber.close()
+        given_up = publisher.close(deadline) if publisher is not None else 0
+        self.unary.close()
+        stubborn = []
+        if publisher is not None:
+            stubborn += publisher.join(deadline)
+        for subscriber in subscribers:
+            stubborn += subscriber.join(deadline)
+        if channel is not None:
+            channel.close()
+        self.tokens.close()
+        self.watchdog.close(deadline)
+        self.callbacks.close(deadline)
+        if stubborn:
+            logger.warning("these threads did not stop in time: %s", ", ".join(stubborn))
+        return given_up
+
+    def stats(self) -> Any:
+        """Return the counts of the streams so far."""
+        with self._lock:
+            publisher, subscribers = self._publisher, list(self._subscribers)
+        counts = dict(self._past_counts)
+        if publisher is not None:
+            _add(counts, publisher)
+        streams: List[Any] = ([publisher] if publisher else []) + subscribers
+        errors = [stream.last_error for stream in streams if stream.last_error is not None]
+        return {
+            **counts,
+            "in_flight": publisher.unsettled if publisher else 0,
+            "received": sum(s.counts["received"] for s in subscribers),
+            "events_acked": sum(s.counts["acked"] for s in subscribers),
+            "events_nacked": sum(s.counts["nacked"] for s in subscribers),
+            "reconnects": counts["reconnects"] + sum(s.reconnects for s in subscribers),
+            "last_error": str(errors[-1]) if errors else None,
+            "publisher": publisher.state if publisher else "IDLE",
+            "subscribers": [s.state for s in subscribers],
+        }
+
+    # inside
+
+    def _remember(self, publisher: PublishStream) -> None:
+        _add(self._past_counts, publisher)
+
+    def _opener(self, method: Method) -> Callable[[], Any]:
+        def open_it() -> Any:
+            metadata, token = self.unary.metadata()
+            call = open_call(self.channel(), method, metadata, self.settings)
+            return call, lambda: self.tokens.invalidate(token)
+
+        return open_it
+
+    def _hook(self, function: Optional[Callable[[Outage], None]]) -> Callable[[Outage], None]:
+        def call_it(outage: Outage) -> None:
+            if function is not None:
+                self.callbacks.post(function, outage)
+
+        return call_it
+
+
+def _add(counts: Any, publisher: PublishStream) -> None:
+    for name, value in publisher.counts.items():
+        counts[name] += value
+    counts["resent"] += publisher.resent
+    counts["reconnects"] += publisher.reconnects

@@ -1,0 +1,308 @@
+"""Keeps a protocol machine connected: one reader thread, and a loop that reconnects."""
+
+import contextlib
+import logging
+import random
+import threading
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional
+
+from ..exceptions import EnsignError
+from ..handover.clock import Clock, Deadline
+from ..handover.spawn import gather, spawn
+from ..protocol import retry
+from ..protocol.frames import HalfClose
+from ..protocol.machine import State, stream_ended
+from ..protocol.retry import History
+from ..settings import Reconnect
+from ..transport.call import Call
+
+logger = logging.getLogger("ensign_sync")
+
+#: A connection that was open this long counts as progress, even if nothing was said on it.
+STABLE_SECONDS = 60.0
+
+
+class Line(NamedTuple):
+    """How a kind of stream reaches its server.
+
+    Attributes:
+        open: Opens a call; raises EnsignError. Returns the call and what to do if its token is refused.
+        encode: A frame of the machine to bytes.
+        decode: Bytes to a frame for the machine.
+    """
+
+    open: Callable[[], Any]
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+class Outage(NamedTuple):
+    """What the hooks ``on_disconnect`` and ``on_reconnect`` are told.
+
+    Attributes:
+        role: "publisher" or "subscriber".
+        topics: The topics of the stream, as far as they are known.
+        error: Why the connection was lost (None in ``on_reconnect``).
+        attempt: How many tries have failed since.
+        seconds: How long the stream has been without a connection.
+    """
+
+    role: str
+    topics: List[str]
+    error: Optional[BaseException]
+    attempt: int
+    seconds: float
+
+
+class Hooks(NamedTuple):
+    """Called, on no particular thread, when a stream loses its connection and when it has one again."""
+
+    on_disconnect: Callable[[Outage], None]
+    on_reconnect: Callable[[Outage], None]
+
+
+class StreamDriver:
+    """One machine, its mutex, and the reader thread that feeds it.
+
+    The mutex is the lock of ``changed``; it guards the machine and everything said to be guarded by it. Waiters on
+    ``changed`` are woken whenever the machine has told something. No user code runs under it.
+    """
+
+    def __init__(
+        self,
+        machine: Any,
+        line: Line,
+        handle: Callable[[List[Any]], None],
+        policy: Reconnect,
+        hooks: Hooks,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        """Make a driver that is not started; ``handle`` gets the machine's events on the reader thread."""
+        self.machine = machine
+        self.changed = threading.Condition(threading.Lock())
+        self.last_error: Optional[Exception] = None
+        self.reconnects = 0
+        self._line = line
+        self._handle = handle
+        self._policy = policy
+        self._hooks = hooks
+        self._clock = clock or Clock()
+        self._call: Optional[Call] = None
+        self._calls_to_join: List[Call] = []
+        self._thread: Optional[threading.Thread] = None
+        self._wake = threading.Event()
+        self._stopping = False
+        self._conditions: List[Callable[[], bool]] = []
+
+    # for any thread
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[Any]:
+        """Hold the mutex around a change of the machine; what it emits goes out before the mutex is released."""
+        with self.changed:
+            with self.emitting():
+                yield self.machine
+            events = self.machine.events()
+            self._wake_waiters()
+        self.tell(events)
+
+    @contextlib.contextmanager
+    def emitting(self) -> Iterator[None]:
+        """Guard a change of the machine, with the mutex held already; the caller passes its events to ``tell``.
+
+        If the body is interrupted half way, the connection is given up: the machine then starts over with all
+        that is pending, which is the one state that is whole whatever was interrupted.
+        """
+        try:
+            yield
+            self._flush()
+        except EnsignError:
+            self._flush()
+            raise
+        except BaseException:
+            if self._call is not None:
+                self._call.cancel()
+            raise
+
+    def wait_until(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
+        """Block until the condition holds or no time remains; returns whether it holds. Needs the mutex.
+
+        The reader evaluates the condition after each message, so it must be quick, and a waiter is only woken
+        when it is worth it.
+        """
+        self._conditions.append(condition)
+        try:
+            while not condition():
+                seconds = remaining()
+                if seconds is not None and seconds <= 0.0:
+                    return False
+                self.changed.wait(seconds)
+            return True
+        finally:
+            self._conditions.remove(condition)
+
+    def tell(self, events: List[Any]) -> None:
+        """Hand the machine's events to the stream. Without the mutex."""
+        if events:
+            self._handle(events)
+
+    def start(self) -> None:
+        """Start the reader thread, once. Call it with the mutex held."""
+        if self._thread is None:
+            self._thread = spawn(self.machine.role, self._run)
+
+    def reconnect(self) -> None:
+        """Give the present connection up and make a new one."""
+        with self.changed:
+            call = self._call
+        self._wake.set()
+        if call is not None:
+            call.cancel()
+
+    def stop(self) -> None:
+        """End the connection and the loop; does not wait for the thread."""
+        # Decided inside: no call is opened after this, and the one that is open is ended.
+        with self.changed:
+            self._stopping = True
+            call = self._call
+            self.changed.notify_all()
+        self._wake.set()
+        if call is not None:
+            call.cancel()
+
+    def join(self, deadline: Deadline) -> List[str]:
+        """Wait for the reader thread and for the transport's; returns the names of threads that did not stop."""
+        stubborn = gather([self._thread] if self._thread else [], deadline)
+        for call in self._calls_to_join:
+            call.join(deadline)
+        return stubborn
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether a call is open, ready or not."""
+        return self._call is not None
+
+    # the reader thread
+
+    def _run(self) -> None:
+        history = History()
+        lost_at: Optional[float] = None
+        while True:
+            error, progressed = self._one_connection(lost_at, history.attempts)
+            now = self._clock.now()
+            if progressed or lost_at is None:
+                lost_at = now
+            if progressed:
+                history = History()
+            history = history._replace(seconds=now - lost_at)
+            pause = retry.decide(error, history, random.random(), self._policy)
+            over = self._after_loss(error, pause)
+            if over:
+                return
+            self._hooks.on_disconnect(self._outage(error, history.attempts, now - lost_at))
+            log = logger.info if history.attempts else logger.warning
+            log("%s stream lost, next try in %.2f s: %s", self.machine.role, pause, error)
+            renewed = history.token_renewed or retry.is_token_refused(error)
+            history = history._replace(attempts=history.attempts + 1, token_renewed=renewed)
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _one_connection(self, lost_at: Optional[float], attempts: int) -> Any:
+        """Open a call and read it to its end; returns the error that ended it and whether it got anywhere."""
+        progressed = False
+        opened_at: Optional[float] = None
+        token_refused: Callable[[], None] = _nothing
+        try:
+            if self._stopping:
+                return stream_ended(), False
+            call, token_refused = self._line.open()
+            if not self._begin(call):
+                return stream_ended(), False
+            for data in call.messages():
+                self._receive(data)
+                # Ready alone is no progress: a server may accept and then drop every stream.
+                progressed = opened_at is not None
+                if opened_at is None and self.machine.state is not State.OPENING:
+                    opened_at = self._clock.now()
+                    self._came_back(lost_at, attempts)
+            return stream_ended(), progressed or self._was_stable(opened_at)
+        except EnsignError as error:
+            if retry.is_token_refused(error):
+                token_refused()
+            return error, progressed or self._was_stable(opened_at)
+        except Exception as error:  # a defect of ours or of the server's: it must reach the user, not this thread's end
+            logger.exception("the %s stream failed", self.machine.role)
+            failure = EnsignError(f"the {self.machine.role} stream failed: {error!r}")
+            failure.__cause__ = error
+            return failure, progressed
+
+    def _came_back(self, lost_at: Optional[float], attempts: int) -> None:
+        if lost_at is not None:
+            self.reconnects += 1
+            self._hooks.on_reconnect(self._outage(None, attempts, self._clock.now() - lost_at))
+
+    def _was_stable(self, opened_at: Optional[float]) -> bool:
+        return opened_at is not None and self._clock.now() - opened_at >= STABLE_SECONDS
+
+    def _begin(self, call: Call) -> bool:
+        with self.changed:
+            self._calls_to_join = [*self._calls_to_join[-3:], call]
+            if self._stopping:
+                call.cancel()
+                return False
+            self._call = call
+            self.machine.connected()
+            self._flush()
+        return True
+
+    def _receive(self, data: bytes) -> List[Any]:
+        frame = self._line.decode(data)
+        with self.changed:
+            self.machine.receive(frame)
+            self._flush()
+            events: List[Any] = self.machine.events()
+            self._wake_waiters()
+        self.tell(events)
+        return events
+
+    def _after_loss(self, error: Exception, pause: Optional[float]) -> bool:
+        with self.changed:
+            if self._call is not None:
+                self._call.cancel()
+            self._call = None
+            self.last_error = error
+            if pause is None or self._stopping:
+                if not self.machine.over:
+                    self.machine.fail(error)
+            else:
+                self.machine.lost(error)
+            over = bool(self.machine.over)
+            events = self.machine.events()
+            self.changed.notify_all()
+        self.tell(events)
+        return over
+
+    def _wake_waiters(self) -> None:
+        """Wake whoever waits for what has come true. Needs the mutex."""
+        if self._conditions and any(condition() for condition in self._conditions):
+            self.changed.notify_all()
+
+    def _flush(self) -> None:
+        """Hand what the machine wants to say to the call. Needs the mutex."""
+        assert self.changed._is_owned()  # type: ignore[attr-defined]
+        frames = self.machine.frames_to_send()
+        if not frames or self._call is None:
+            return
+        half_close = isinstance(frames[-1], HalfClose)
+        messages = [self._line.encode(frame) for frame in (frames[:-1] if half_close else frames)]
+        if messages:
+            self._call.write(messages)
+        if half_close:
+            self._call.half_close()
+
+    def _outage(self, error: Optional[BaseException], attempts: int, seconds: float) -> Outage:
+        return Outage(self.machine.role, sorted(self.machine.topics), error, attempts, seconds)
+
+
+def _nothing() -> None:
+    """What to do about a token that no call carried."""

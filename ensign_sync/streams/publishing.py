@@ -1,0 +1,305 @@
+"""The publish stream of a connection: registers events, waits for room and for acks, and gives up in order."""
+
+import logging
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
+
+from ..ack import Ack
+from ..exceptions import (
+    EnsignClientClosingError,
+    EnsignConnectionError,
+    EnsignError,
+    EventTooLargeError,
+    PublishTimeoutError,
+    PublishUnreachableError,
+    UnknownTopicError,
+)
+from ..handover.clock import Clock, Deadline, Patience
+from ..handover.spawn import spawn
+from ..ids import ULID
+from ..nack import Nack
+from ..protocol.machine import State
+from ..protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
+from ..settings import Reconnect
+from ..wire import codec
+from .driver import Hooks, Line, StreamDriver
+
+logger = logging.getLogger("ensign_sync")
+
+#: How long a connection that does not know a new topic is kept for the answers that it owes.
+DRAIN_SECONDS = 5.0
+
+#: How long ``close`` waits for the server's last message after the half-close.
+FAREWELL_SECONDS = 0.5
+
+
+class Window(NamedTuple):
+    """How much may be unacknowledged at once, and how large a request may be."""
+
+    events: int
+    bytes: int
+    request: int = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
+
+
+class PublishStream:
+    """One publisher over any number of connections. Any thread may call any method."""
+
+    def __init__(
+        self,
+        line: Line,
+        window: Window,
+        topic_exists: Callable[[str, float], bool],
+        policy: Reconnect,
+        hooks: Hooks,
+        resend: bool = True,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        self._clock = clock or Clock()
+        self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend)
+        self._window = window
+        self._topic_exists = topic_exists
+        self._driver = StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock)
+        self._changed = self._driver.changed
+        # A publisher that had to wait is let go on when a quarter of the window is free, not at every ack.
+        self._low_water = window.events - window.events // 4
+        self.counts: Dict[str, int] = {"published": 0, "acked": 0, "nacked": 0, "failed": 0}
+
+    # what a user's thread calls
+
+    def check_size(self, payload: bytes) -> None:
+        """Raise EventTooLargeError if no request may carry the event: sent, it would end the stream for all."""
+        size = codec.request_size(payload)
+        if size > self._window.request:
+            raise EventTooLargeError(size, self._window.request)
+
+    def ensure_topic(self, topic: str, patience: Patience) -> None:
+        """Block until the stream knows the topic; connects if need be.
+
+        Raises:
+            UnknownTopicError: The project has no such topic.
+            PublishTimeoutError: The patience ended first.
+        """
+        machine = self._machine
+        if machine.knows(topic) and not machine.over:
+            return
+        with self._changed:
+            self._driver.start()
+            self._wait(lambda: machine.opened, patience)
+            known = machine.knows(topic)
+        if known:
+            return
+        if not self._topic_exists(topic, patience.remaining()):
+            raise UnknownTopicError(topic)
+        self._reopen(topic)
+        with self._changed:
+            self._wait(lambda: machine.knows(topic), patience)
+
+    def put(
+        self, topic: str, payloads: List[bytes], owner: Any, patience: Patience, start: int = 0, first_index: int = 0
+    ) -> int:
+        """Register payloads from ``start`` on while there is room, at least one; blocks while there is none.
+
+        ``payloads[n]`` will come back as ``owner.settle(first_index + n, outcome)``. Returns how many were taken.
+
+        Raises:
+            PublishTimeoutError: The patience ended before there was room.
+        """
+        machine, at = self._machine, start
+        with self._changed:
+            self._driver.start()
+            if not self._has_room() or machine.over or machine.closing:
+                self._wait(self._has_much_room, patience)
+            with self._driver.emitting():
+                while at < len(payloads) and (at == start or self._has_room()):
+                    machine.publish(topic, payloads[at], (owner, first_index + at))
+                    at += 1
+            self.counts["published"] += at - start
+            events = machine.events()
+        self._driver.tell(events)
+        return at - start
+
+    def give_up(self, owner: Any) -> List[Tuple[int, Abandoned]]:
+        """Abandon every unsettled event of an owner; returns (index, what became of it)."""
+        with self._driver.sending() as machine:
+            mine = [(id, token[1]) for id, token in machine.waiting() if token[0] is owner]
+            given_up = [(index, machine.abandon(id)) for id, index in mine]
+            self.counts["failed"] += len(given_up)
+        return given_up
+
+    def flush(self, patience: Patience) -> int:
+        """Block until nothing waits for an answer; returns how many still do when the patience ends."""
+        machine = self._machine
+        with self._changed:
+            while machine.unsettled:
+                before = machine.unsettled
+                if not self._driver.wait_until(lambda: machine.unsettled < before, patience.remaining):
+                    break
+                patience.progress()
+            return machine.unsettled
+
+    def close(self, deadline: Deadline) -> int:
+        """Take nothing more in, wait for the answers, end the stream; returns how many events were given up."""
+        machine = self._machine
+        with self._driver.sending():
+            machine.close()
+        with self._changed:
+            self._driver.wait_until(lambda: machine.over or not machine.unsettled, deadline.remaining)
+        left = self._fail_the_rest()
+        # The half-close went out with the last ack. The server's farewell is the sign that it read everything.
+        farewell = Deadline(min(FAREWELL_SECONDS, deadline.remaining() or 0.0), self._clock)
+        with self._changed:
+            self._driver.wait_until(lambda: machine.state is not State.CLOSING, farewell.remaining)
+        self._driver.stop()
+        return left
+
+    def join(self, deadline: Deadline) -> List[str]:
+        """Wait for the threads; returns the names of those that did not stop."""
+        return self._driver.join(deadline)
+
+    # what it tells
+
+    @property
+    def ended(self) -> bool:
+        """True when the stream failed or was closed: a new one is needed."""
+        return self._machine.over
+
+    @property
+    def state(self) -> str:
+        """The state of the machine."""
+        return self._machine.state.name
+
+    @property
+    def unsettled(self) -> int:
+        """Events that somebody waits for."""
+        return self._machine.unsettled
+
+    @property
+    def resent(self) -> int:
+        """How often an event was sent again; the server may have stored it twice."""
+        return self._machine.resent
+
+    @property
+    def reconnects(self) -> int:
+        """How often the stream came back."""
+        return self._driver.reconnects
+
+    @property
+    def last_error(self) -> Optional[Exception]:
+        """Why the last connection was lost."""
+        return self._driver.last_error
+
+    def drop_connection(self) -> None:
+        """Give the present connection up; all that is pending goes to the next."""
+        self._driver.reconnect()
+
+    def timeout_error(self, what: str, patience: Patience) -> PublishTimeoutError:
+        """Make the error for a wait that ended: it tells an unreachable server from a silent one."""
+        cause = self.last_error
+        if not self._driver.connected and isinstance(cause, EnsignConnectionError):
+            text = f"{what} within {patience.seconds:.3g} s: {cause}"
+            error: PublishTimeoutError = PublishUnreachableError(text, cause=cause)
+        else:
+            reason = f"; last error: {cause}" if cause is not None else ""
+            error = PublishTimeoutError(f"{what} within {patience.seconds:.3g} s{reason}")
+        error.__cause__ = cause
+        return error
+
+    # inside
+
+    def _has_room(self) -> bool:
+        machine = self._machine
+        return machine.in_flight < self._window.events and (
+            machine.in_flight_bytes < self._window.bytes or not machine.in_flight
+        )
+
+    def _has_much_room(self) -> bool:
+        return self._machine.in_flight <= self._low_water and self._has_room()
+
+    def _wait(self, ready: Callable[[], bool], patience: Patience) -> None:
+        """Block until ``ready()``. Needs the mutex. Raises what ended the stream, or PublishTimeoutError."""
+        machine = self._machine
+        in_time = self._driver.wait_until(lambda: machine.over or machine.closing or ready(), patience.remaining)
+        if machine.over and isinstance(machine.failure, EnsignError):
+            raise machine.failure
+        if machine.over or machine.closing:
+            raise EnsignClientClosingError("the client is closed: make a new one to publish")
+        if not in_time:
+            what = "no room in the window" if machine.opened else "no connection to publish on"
+            raise self.timeout_error(what, patience)
+        patience.progress()
+
+    def _handle(self, events: List[Any]) -> None:
+        """Take the machine's events, on whichever thread caused them."""
+        settled: List[Settled] = []
+        for event in events:
+            kind = type(event)
+            if kind is Settled:
+                settled.append(event)
+            elif kind is TopicsStale:
+                # Asking the server takes a while, and the reader must go on reading the acks that are due.
+                spawn("topics", self._resolve_stale, event.names)
+            elif kind is Drained:
+                self._driver.reconnect()
+        self._count(settled)
+        for item in settled:
+            owner, index = item.token
+            owner.settle(index, item.outcome)
+
+    def _count(self, settled: List[Settled]) -> None:
+        for item in settled:
+            if isinstance(item.outcome, Ack):
+                self.counts["acked"] += 1
+            elif isinstance(item.outcome, Nack):
+                self.counts["nacked"] += 1
+            else:
+                self.counts["failed"] += 1
+
+    def _resolve_stale(self, names: FrozenSet[str]) -> None:
+        """Ask the server for topics that the connection does not know, on a thread of its own."""
+        exists: Set[str] = set()
+        gone: Set[str] = set()
+        for name in names:
+            try:
+                (exists if self._topic_exists(name, 30.0) else gone).add(name)
+            except EnsignError as error:
+                # Unknown either way: reopening asks again, and whoever waits has a deadline of their own.
+                logger.warning("could not ask for topic %s: %s", name, error)
+                exists.add(name)
+        self._refuse(gone)
+        for name in exists:
+            self._reopen(name)
+
+    def _refuse(self, names: Iterable[str]) -> None:
+        for name in names:
+            with self._driver.sending() as machine:
+                if not machine.over and machine.state is not State.CLOSING:
+                    machine.refuse([name], UnknownTopicError(name))
+
+    def _reopen(self, topic: str) -> None:
+        """Make a new connection, which knows the topics of now, after the answers that the present one owes."""
+        machine = self._machine
+        with self._driver.sending():
+            if machine.state is State.OPEN and not machine.knows(topic):
+                machine.drain()  # when nothing is owed any more, Drained reconnects
+        deadline = Deadline(DRAIN_SECONDS, self._clock)
+        with self._changed:
+            left = self._driver.wait_until(lambda: machine.state is not State.DRAINING, deadline.remaining)
+        if not left:
+            self._driver.reconnect()
+
+    def _fail_the_rest(self) -> int:
+        """Give up what is left at the end of ``close``, and tell those who wait."""
+        with self._driver.sending() as machine:
+            left = [(token, machine.abandon(id)) for id, token in machine.waiting()]
+            self.counts["failed"] += len(left)
+        for (owner, index), fate in left:
+            owner.settle(index, given_up_error(fate, "the client was closed before the acknowledgement came"))
+        return len(left)
+
+
+def given_up_error(fate: Abandoned, why: str) -> PublishTimeoutError:
+    """Make the error of one event that was given up."""
+    sent = fate is not Abandoned.NEVER_SENT
+    error = PublishTimeoutError(f"{why}; the event {'may have been stored' if sent else 'was never sent'}")
+    error.sent = sent
+    return error
+

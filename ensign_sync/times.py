@@ -1,0 +1,116 @@
+"""Instants with nanoseconds.
+
+The wire carries nanoseconds and Python's datetime stops at microseconds. An Instant is an aware datetime in UTC
+that keeps the rest, and also answers to the field names of a protobuf timestamp.
+"""
+
+import calendar
+import re
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any, Optional, Tuple, Union
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_RFC3339 = re.compile(r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})$")
+
+
+class Instant(datetime):
+    """A point in time, UTC and aware, exact to the nanosecond.
+
+    Attributes:
+        seconds: Whole seconds since 1970.
+        nanos: Nanoseconds within that second.
+    """
+
+    _below_microsecond = 0
+
+    @classmethod
+    def from_ns(cls, nanoseconds: int) -> "Instant":
+        """Make the instant that lies this many nanoseconds after 1970 (ValueError beyond the year 9999)."""
+        micros, rest = divmod(nanoseconds, 1000)
+        try:
+            at = _EPOCH + timedelta(microseconds=micros)
+        except OverflowError as error:
+            raise ValueError(f"{nanoseconds} ns is outside the years 1 to 9999") from error
+        return cls._of(at, rest)
+
+    @classmethod
+    def from_parts(cls, seconds: int, nanos: int) -> "Instant":
+        """Make an instant from the two fields of a protobuf timestamp."""
+        return cls.from_ns(seconds * 1_000_000_000 + nanos)
+
+    @classmethod
+    def from_datetime(cls, at: datetime) -> "Instant":
+        """Convert any aware datetime; a naive one is a ValueError, since its time zone is anybody's guess."""
+        if at.tzinfo is None:
+            raise ValueError(f"{at!r} has no time zone: use datetime.now(timezone.utc) or .astimezone()")
+        return cls._of(at.astimezone(timezone.utc), getattr(at, "_below_microsecond", 0))
+
+    @classmethod
+    def _of(cls, at: datetime, rest: int) -> "Instant":
+        self = cls(
+            at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond, tzinfo=timezone.utc
+        )
+        self._below_microsecond = rest
+        return self
+
+    @property
+    def seconds(self) -> int:
+        """Whole seconds since 1970."""
+        return calendar.timegm(self.utctimetuple())
+
+    @property
+    def nanos(self) -> int:
+        """Nanoseconds within the second."""
+        return self.microsecond * 1000 + self._below_microsecond
+
+    @property
+    def ns(self) -> int:
+        """Nanoseconds since 1970."""
+        return self.seconds * 1_000_000_000 + self.nanos
+
+    def ToDatetime(self) -> datetime:  # noqa: N802 - the name of protobuf's Timestamp
+        """Return a naive UTC datetime, as a protobuf timestamp does."""
+        return datetime(*self.timetuple()[:6], microsecond=self.microsecond)
+
+    def __reduce_ex__(self, protocol: Any) -> Tuple[Any, ...]:
+        return (Instant.from_ns, (self.ns,))
+
+
+def now() -> Instant:
+    """Return the present instant."""
+    return Instant.from_ns(time_ns())
+
+
+def time_ns() -> int:
+    """Return nanoseconds since 1970 by the wall clock."""
+    return time.time_ns()
+
+
+def parse(text: str) -> Instant:
+    """Read an RFC 3339 time with up to nine digits of fraction; ValueError names what was wrong."""
+    match = _RFC3339.match(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not an RFC 3339 time such as 2023-11-20T10:00:00Z")
+    day, clock, fraction, zone = match.groups()
+    zone = "+0000" if zone in "Zz" else zone.replace(":", "")
+    whole = datetime.strptime(f"{day}T{clock}{zone}", "%Y-%m-%dT%H:%M:%S%z")
+    seconds = calendar.timegm(whole.utctimetuple())
+    return Instant.from_parts(seconds, int((fraction or "0").ljust(9, "0")))
+
+
+def to_rfc3339(at: Union[Instant, datetime]) -> str:
+    """Write an instant as RFC 3339 with nanoseconds, trailing zeros cut."""
+    instant = at if isinstance(at, Instant) else Instant.from_datetime(at)
+    fraction = f".{instant.nanos:09d}".rstrip("0").rstrip(".")
+    return instant.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+
+
+def maybe_instant(seconds: int, nanos: int) -> Optional[Instant]:
+    """Make an instant, or None for the zero timestamp that stands for 'not set' or one that no calendar has."""
+    if not seconds and not nanos:
+        return None
+    try:
+        return Instant.from_parts(seconds, nanos)
+    except ValueError:
+        return None

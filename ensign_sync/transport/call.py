@@ -1,0 +1,47 @@
+"""The seam below a stream: a bidirectional call of bytes, however the bytes move.
+
+Nothing but ``open_call`` may know which kind of call is in use.
+"""
+
+from typing import Any, Iterator, List, Sequence, Tuple
+
+from ..handover.clock import Deadline
+from ..settings import Settings
+from ..wire.methods import Method
+
+Metadata = Sequence[Tuple[str, str]]
+
+
+class Call:
+    """An open bidirectional call. Every method but ``messages`` may be called from any thread."""
+
+    def write(self, messages: List[bytes]) -> None:
+        """Send messages in order; never blocks, never raises, and after the end of the call does nothing."""
+        raise NotImplementedError
+
+    def half_close(self) -> None:
+        """Say that nothing more will be written."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """End the call now; wakes the thread in ``messages``."""
+        raise NotImplementedError
+
+    def messages(self) -> Iterator[bytes]:
+        """Yield what the server sends, to one thread; ends with the call.
+
+        Raises:
+            EnsignError: The call ended with another status than OK.
+        """
+        raise NotImplementedError
+
+    def join(self, deadline: Deadline) -> None:
+        """After the end: wait for whatever threads of the library below served this call."""
+        raise NotImplementedError
+
+
+def open_call(channel: Any, method: Method, metadata: Metadata, settings: Settings) -> Call:
+    """Start a call on a gRPC channel."""
+    from .stub_call import StubCall
+
+    return StubCall(channel, method, metadata, settings)

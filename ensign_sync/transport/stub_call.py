@@ -1,0 +1,82 @@
+"""A call on grpcio's public stub, fed by a queue."""
+
+import queue
+import threading
+from typing import Any, Iterator, List, Optional
+
+import grpc
+
+from ..handover.clock import Deadline
+from ..handover.spawn import gather
+from ..settings import Settings
+from ..wire.methods import Method
+from .call import Call, Metadata
+from .channel import to_exception
+
+
+class _Outbox:
+    """The request iterator: it cannot raise anything but its end, which gRPC would turn into a dead stream.
+
+    gRPC pulls it on a thread of its own, which lives until the end is put in: so every call has a fresh one.
+    """
+
+    _END = object()
+
+    def __init__(self) -> None:
+        self._queue: Any = queue.SimpleQueue()
+        self.puller: Optional[threading.Thread] = None
+
+    def put(self, message: bytes) -> None:
+        self._queue.put(message)
+
+    def end(self) -> None:
+        self._queue.put(self._END)
+
+    def __iter__(self) -> "_Outbox":
+        return self
+
+    def __next__(self) -> bytes:
+        if self.puller is None:
+            self.puller = threading.current_thread()
+        message = self._queue.get()
+        if message is self._END:
+            raise StopIteration
+        return bytes(message)
+
+
+class StubCall(Call):
+    """See ``Call``; costs some 24 system calls and 14 thread switches for each published event."""
+
+    def __init__(self, channel: grpc.Channel, method: Method, metadata: Metadata, settings: Settings) -> None:
+        self._name = method.name
+        self._settings = settings
+        self._outbox = _Outbox()
+        self._threads: List[threading.Thread] = []
+        # Without serializers the stub takes and gives bytes: an exception in one would kill the stream.
+        self._call: Any = channel.stream_stream(method.path)(self._outbox, metadata=tuple(metadata))
+        # gRPC runs this on the thread that serves the channel, which is how we learn of that thread.
+        self._call.add_done_callback(lambda _: self._threads.append(threading.current_thread()))
+
+    def write(self, messages: List[bytes]) -> None:
+        for message in messages:
+            self._outbox.put(message)
+
+    def half_close(self) -> None:
+        self._outbox.end()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+        self._outbox.end()
+
+    def messages(self) -> Iterator[bytes]:
+        try:
+            for message in self._call:
+                yield message
+        except grpc.RpcError as error:
+            raise to_exception(error, self._name, self._settings) from error
+        finally:
+            self._outbox.end()
+
+    def join(self, deadline: Deadline) -> None:
+        puller = self._outbox.puller
+        gather([*self._threads, *([puller] if puller else [])], deadline)

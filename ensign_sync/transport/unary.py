@@ -1,0 +1,226 @@
+"""Single calls and queries: values in, values out (docs/protocol.rst, "Topics", "Info and status", "EnSQL")."""
+
+import random
+import threading
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar
+
+import grpc
+
+from ..enum import TopicState
+from ..exceptions import EnsignClientClosingError, EnsignError, EnsignRPCError, EnsignTimeoutError
+from ..handover.clock import Clock, Deadline
+from ..ids import ULID
+from ..projects import Project
+from ..protocol import retry
+from ..protocol.frames import Delivery
+from ..protocol.retry import History
+from ..settings import Reconnect, Settings
+from ..status import ServerStatus
+from ..topics import Deduplication, Topic
+from ..wire import messages, methods
+from ..wire.codec import decode_row
+from ..wire.methods import Method
+from .auth import TokenSource
+from .channel import to_exception
+
+_T = TypeVar("_T")
+
+#: The shortest deadline that is worth sending to a server.
+_SHORTEST = 0.001
+PAGE_SIZE = 100
+
+
+class Unary:
+    """The calls of one connection. Any thread may use it; each call blocks for at most its ``timeout`` seconds.
+
+    A call that could not reach the server is tried again until its time is up.
+
+    Raises (every method):
+        EnsignConnectionError: The server could not be reached within the time.
+        EnsignTimeoutError: It was reached but did not answer within the time.
+        EnsignRPCError: It answered with an error status.
+        AuthenticationError: The credentials were refused.
+    """
+
+    def __init__(
+        self,
+        channel: Callable[[], grpc.Channel],
+        tokens: TokenSource,
+        settings: Settings,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        self._channel = channel
+        self._tokens = tokens
+        self._settings = settings
+        self._clock = clock or Clock()
+        self._pauses = threading.Event()
+        self._policy = Reconnect(initial=0.05, maximum=1.0)
+
+    def close(self) -> None:
+        """Wake the calls that pause before another try; they raise what they met."""
+        self._pauses.set()
+
+    def metadata(self, timeout: Optional[float] = None) -> Tuple[Tuple[Tuple[str, str], ...], Optional[str]]:
+        """Return the metadata of a call and the token in it."""
+        token = self._tokens.current(timeout)
+        return ((("authorization", f"Bearer {token}"),) if token else ()), token
+
+    # the calls
+
+    def status(self, timeout: float) -> ServerStatus:
+        """Ask the server how it is."""
+        return self._call(methods.STATUS, b"", messages.status_reply, timeout)
+
+    def topics(self, timeout: float) -> List[Topic]:
+        """List all topics of the project, page by page."""
+        deadline = Deadline(timeout, self._clock)
+        found: List[Topic] = []
+        token = ""
+        while True:
+            request = messages.page_request(PAGE_SIZE, token)
+            page = self._call(methods.LIST_TOPICS, request, messages.topics_page_reply, deadline.remaining() or 0.0)
+            found.extend(page.items)
+            token = page.next_token
+            if not token:
+                return found
+
+    def create_topic(self, name: str, timeout: float) -> Topic:
+        """Make a topic. Its id is chosen here, so a try that succeeded unseen is recognised by the next."""
+        id = ULID.new()
+        request = messages.create_topic_request(name, id)
+        deadline = Deadline(timeout, self._clock)
+        history: List[Exception] = []
+        try:
+            return self._call(methods.CREATE_TOPIC, request, messages.topic_reply, timeout, history)
+        except EnsignRPCError:
+            if not history:
+                raise
+            try:
+                return self.retrieve_topic(id, deadline.remaining() or 0.0)
+            except EnsignError:
+                pass  # not made by an earlier try either: the refusal stands
+            raise
+
+    def retrieve_topic(self, id: ULID, timeout: float) -> Topic:
+        """Fetch one topic by its id."""
+        return self._call(methods.RETRIEVE_TOPIC, messages.retrieve_topic_request(id), messages.topic_reply, timeout)
+
+    def topic_exists(self, name: str, timeout: float) -> bool:
+        """Ask whether a name is taken."""
+        return self._call(
+            methods.TOPIC_EXISTS, messages.topic_exists_request(name), messages.topic_exists_reply, timeout
+        )
+
+    def delete_topic(self, id: ULID, operation: int, timeout: float) -> TopicState:
+        """Archive or destroy a topic; returns what it is doing now."""
+        request = messages.delete_topic_request(id, operation)
+        return self._call(methods.DELETE_TOPIC, request, messages.topic_status_reply, timeout)[1]
+
+    def set_topic_policy(
+        self, id: ULID, deduplication: Optional[Deduplication], sharding: int, timeout: float
+    ) -> TopicState:
+        """Set the policies of a topic; returns what it is doing now."""
+        request = messages.policy_request(id, deduplication, sharding)
+        return self._call(methods.SET_TOPIC_POLICY, request, messages.topic_status_reply, timeout)[1]
+
+    def info(self, topics: Iterable[ULID], timeout: float) -> Project:
+        """Fetch the counts of the project, or of some topics."""
+        return self._call(methods.INFO, messages.info_request(topics), messages.info_reply, timeout)
+
+    def explain(self, query: str, params: Optional[Mapping[str, Any]], duplicates: bool, timeout: float) -> str:
+        """Ask how the server would run a query."""
+        request = messages.query_request(query, params, duplicates)
+        return self._call(methods.EXPLAIN, request, messages.explain_reply, timeout)
+
+    def query(
+        self, query: str, params: Optional[Mapping[str, Any]], duplicates: bool, timeout: Optional[float]
+    ) -> "Rows":
+        """Start a query; the rows are read as they are asked for. ``timeout`` bounds the whole, None does not."""
+        request = messages.query_request(query, params, duplicates)
+        metadata, token = self.metadata(timeout)
+        call = self._channel().unary_stream(methods.ENSQL.path)(request, timeout=timeout, metadata=metadata)
+        return Rows(call, self._settings, lambda: self._tokens.invalidate(token))
+
+    # how they are made
+
+    def _call(
+        self,
+        method: Method,
+        request: bytes,
+        decode: Callable[[bytes], _T],
+        timeout: float,
+        failed_tries: Optional[List[Exception]] = None,
+    ) -> _T:
+        deadline = Deadline(timeout, self._clock)
+        history = History()
+        while True:
+            try:
+                return decode(self._once(method, request, max(_SHORTEST, deadline.remaining() or 0.0)))
+            except EnsignError as error:
+                pause = self._pause_before_retry(error, history, deadline)
+                if pause is None:
+                    raise
+                history = history._replace(
+                    attempts=history.attempts + 1,
+                    token_renewed=history.token_renewed or retry.is_token_refused(error),
+                )
+                if failed_tries is not None and not retry.is_token_refused(error):
+                    failed_tries.append(error)
+                self._pauses.wait(pause)
+
+    def _pause_before_retry(self, error: EnsignError, history: History, deadline: Deadline) -> Optional[float]:
+        if isinstance(error, EnsignTimeoutError) or deadline.passed or self._pauses.is_set():
+            return None
+        if not (isinstance(error, ConnectionError) or retry.is_token_refused(error)):
+            return None
+        pause = retry.decide(error, history, random.random(), self._policy)
+        remaining = deadline.remaining()
+        if pause is None or (remaining is not None and pause >= remaining):
+            return None
+        return pause
+
+    def _once(self, method: Method, request: bytes, timeout: float) -> bytes:
+        deadline = Deadline(timeout, self._clock)
+        metadata, token = self.metadata(timeout)
+        seconds = max(_SHORTEST, deadline.remaining() or 0.0)
+        try:
+            return bytes(self._channel().unary_unary(method.path)(request, timeout=seconds, metadata=metadata))
+        except grpc.RpcError as error:
+            failure = to_exception(error, method.name, self._settings)
+        except ValueError as error:
+            raise closed_channel(error) from error
+        if retry.is_token_refused(failure):
+            self._tokens.invalidate(token)
+        if failure.code == "DEADLINE_EXCEEDED":
+            raise EnsignTimeoutError(
+                f"{method.name} got no answer from {self._settings.endpoint} within {timeout:.3g} s"
+            ) from failure
+        raise failure
+
+
+def closed_channel(error: ValueError) -> EnsignError:
+    """Make the error for grpcio's ValueError about a channel that was closed meanwhile."""
+    return EnsignClientClosingError(f"the client was closed during this call: {error}")
+
+
+class Rows:
+    """The rows of a running query. One thread at a time reads; any may cancel."""
+
+    def __init__(self, call: Any, settings: Settings, token_refused: Callable[[], None]) -> None:
+        self._call = call
+        self._settings = settings
+        self._token_refused = token_refused
+
+    def __iter__(self) -> Iterator[Delivery]:
+        try:
+            for data in self._call:
+                yield decode_row(data)
+        except grpc.RpcError as error:
+            failure = to_exception(error, methods.ENSQL.name, self._settings)
+            if retry.is_token_refused(failure):
+                self._token_refused()
+            raise failure from error
+
+    def cancel(self) -> None:
+        """End the query; the reader's iteration ends with a CANCELLED error."""
+        self._call.cancel()

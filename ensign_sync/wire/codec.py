@@ -1,0 +1,280 @@
+"""The messages of the two streams and the event itself, as bytes (docs/protocol.rst, "Service and messages").
+
+Everything that passes once per event is here; messages of single calls are in ``messages.py``.
+"""
+
+from typing import Any, Dict, Optional
+
+from google.protobuf.message import DecodeError
+
+from ..api.v1beta1 import ensign_pb2, event_pb2, groups_pb2, query_pb2
+from ..events import Event, Type, received
+from ..exceptions import EnsignTypeError
+from ..ids import RLID
+from ..mimetypes import from_wire
+from ..nack import code_of
+from ..protocol import frames
+from ..times import Instant, maybe_instant
+
+#: What a server with default settings accepts in one request, and the room that its reply needs on top.
+DEFAULT_REQUEST_LIMIT = 4 * 1024 * 1024
+REPLY_SLACK = 1024
+
+_SECOND = 1_000_000_000
+
+
+def varint(number: int) -> bytes:
+    """Encode an unsigned number as protobuf does."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+# the event
+
+
+def encode_event(event: Event) -> bytes:
+    """Encode what the publisher made; raises TypeError or ValueError where an attribute was set to nonsense."""
+    proto = event_pb2.Event(data=event.data, metadata=event.meta, mimetype=int(event.mimetype))  # type: ignore[arg-type]
+    kind = event.type
+    proto.type.name = kind.name
+    proto.type.major_version = kind.major_version
+    proto.type.minor_version = kind.minor_version
+    proto.type.patch_version = kind.patch_version
+    created = event.created
+    if created is not None:
+        instant = created if isinstance(created, Instant) else Instant.from_datetime(created)
+        proto.created.seconds = instant.seconds
+        proto.created.nanos = instant.nanos
+    return proto.SerializeToString()
+
+
+def decode_event(delivery: frames.Delivery, topic: str) -> Event:
+    """Decode a stored event. One that is no event (a server checks nothing) becomes raw data of no mimetype."""
+    try:
+        proto = event_pb2.Event.FromString(delivery.payload)
+    except DecodeError:
+        proto = event_pb2.Event(data=delivery.payload)
+    committed = delivery.committed_ns
+    kind = proto.type
+    return received(
+        data=proto.data,
+        mimetype=from_wire(proto.mimetype),
+        schema=Type.of(kind.name, kind.major_version, kind.minor_version, kind.patch_version),
+        meta=dict(proto.metadata),
+        created=maybe_instant(proto.created.seconds, proto.created.nanos),
+        id=RLID(delivery.id) if len(delivery.id) == RLID.size else None,
+        committed=None if committed is None else maybe_instant(*divmod(committed, _SECOND)),
+        topic=topic,
+    )
+
+
+def request_size(payload: bytes) -> int:
+    """Return the size of the request that carries an encoded event."""
+    # topic id and local id have 16 bytes each; the rest is tags and lengths
+    body = 18 + 1 + len(varint(len(payload))) + len(payload) + 19
+    return 1 + len(varint(body)) + body
+
+
+# the publish stream, from the client's side
+
+
+def encode_publisher_frame(frame: Any) -> bytes:
+    """Encode an OpenStream or a Publication."""
+    if type(frame) is frames.Publication:
+        # By hand: this is the way of every event, and a message object would copy the payload twice.
+        payload = frame.payload
+        head = b"\x12" + varint(len(frame.topic_id)) + frame.topic_id + b"\x4a" + varint(len(payload))
+        tail = b"\x82\x01" + varint(len(frame.local_id)) + frame.local_id
+        return b"".join((b"\x0a", varint(len(head) + len(payload) + len(tail)), head, payload, tail))
+    if isinstance(frame, frames.OpenStream):
+        opening = ensign_pb2.OpenStream(client_id=frame.client_id, topics=frame.topics)
+        return ensign_pb2.PublisherRequest(open_stream=opening).SerializeToString()
+    raise EnsignTypeError(f"a publisher does not send {type(frame).__name__}")
+
+
+def decode_publisher_reply(data: bytes) -> Any:
+    """Decode an Ack, Nack, Ready or CloseStream; anything else is Unknown."""
+    reply = ensign_pb2.PublisherReply.FromString(data)
+    kind = reply.WhichOneof("embed")
+    if kind == "ack":
+        ack = reply.ack
+        return frames.Ack(ack.id, ack.committed.seconds * _SECOND + ack.committed.nanos or None)
+    if kind == "nack":
+        return frames.Nack(reply.nack.id, code_of(reply.nack.code), reply.nack.error)
+    if kind == "ready":
+        return _ready(reply.ready)
+    if kind == "close_stream":
+        end = reply.close_stream
+        return frames.CloseStream(end.events, end.topics, end.acks, end.nacks)
+    return frames.Unknown(kind or "")
+
+
+# the subscribe stream, from the client's side
+
+
+def encode_subscriber_frame(frame: Any) -> bytes:
+    """Encode a Subscription, Ack or Nack."""
+    request = ensign_pb2.SubscribeRequest()
+    if isinstance(frame, frames.Ack):
+        request.ack.id = frame.id
+    elif isinstance(frame, frames.Nack):
+        request.nack.id = frame.id
+        request.nack.code = int(frame.code)  # type: ignore[assignment]
+    elif isinstance(frame, frames.Subscription):
+        subscription = request.subscription
+        subscription.client_id = frame.client_id
+        subscription.topics.extend(frame.topics)
+        if frame.group:
+            subscription.group.CopyFrom(groups_pb2.ConsumerGroup(name=frame.group))
+        if frame.query:
+            subscription.query.CopyFrom(query_pb2.Query(query=frame.query))
+    else:
+        raise EnsignTypeError(f"a subscriber does not send {type(frame).__name__}")
+    return request.SerializeToString()
+
+
+def decode_subscribe_reply(data: bytes) -> Any:
+    """Decode a Delivery or Ready; anything else is Unknown."""
+    reply = ensign_pb2.SubscribeReply.FromString(data)
+    kind = reply.WhichOneof("embed")
+    if kind == "event":
+        return _delivery(reply.event)
+    if kind == "ready":
+        return _ready(reply.ready)
+    return frames.Unknown(kind or "")
+
+
+def decode_row(data: bytes) -> frames.Delivery:
+    """Decode a row of a query."""
+    return _delivery(event_pb2.EventWrapper.FromString(data))
+
+
+# both streams, from the server's side
+
+
+class Wrapper:
+    """An event as a publisher sent it, for the server: what it may read, and how it is stored."""
+
+    __slots__ = ("_proto",)
+
+    def __init__(self, proto: event_pb2.EventWrapper) -> None:
+        self._proto = proto
+
+    @property
+    def topic_id(self) -> bytes:
+        """The topic it is for, unchecked."""
+        return self._proto.topic_id
+
+    @property
+    def local_id(self) -> bytes:
+        """The publisher's own id."""
+        return self._proto.local_id
+
+    @property
+    def payload(self) -> bytes:
+        """The encoded event, unchecked."""
+        return self._proto.event
+
+    def stored(self, id: bytes, publisher: bytes) -> bytes:
+        """Return the bytes to store: with the server's id and publisher, without the local id, else as sent."""
+        proto = self._proto
+        proto.id = id
+        proto.ClearField("local_id")
+        proto.publisher.ParseFromString(publisher)
+        return proto.SerializeToString()
+
+
+def encode_publisher(publisher_id: str, ipaddr: str, client_id: str, user_agent: str) -> bytes:
+    """Encode who published, as it is stored with each event of a stream."""
+    return event_pb2.Publisher(
+        publisher_id=publisher_id, ipaddr=ipaddr, client_id=client_id, user_agent=user_agent
+    ).SerializeToString()
+
+
+def decode_publisher_request(data: bytes) -> Any:
+    """Decode an OpenStream or a Wrapper; anything else is Unknown."""
+    request = ensign_pb2.PublisherRequest.FromString(data)
+    kind = request.WhichOneof("embed")
+    if kind == "event":
+        return Wrapper(request.event)
+    if kind == "open_stream":
+        return frames.OpenStream(request.open_stream.client_id, tuple(request.open_stream.topics))
+    return frames.Unknown()
+
+
+def encode_publisher_reply(frame: Any) -> bytes:
+    """Encode an Ack, Nack, Ready or CloseStream."""
+    reply = ensign_pb2.PublisherReply()
+    if isinstance(frame, frames.Ack):
+        reply.ack.id = frame.id
+        committed = frame._committed
+        if isinstance(committed, int):
+            reply.ack.committed.seconds, reply.ack.committed.nanos = divmod(committed, _SECOND)
+    elif isinstance(frame, frames.Nack):
+        reply.nack.id, reply.nack.error = frame.id, frame.error
+        reply.nack.code = int(frame.code)  # type: ignore[assignment]
+    elif isinstance(frame, frames.Ready):
+        _put_ready(reply.ready, frame)
+    elif isinstance(frame, frames.CloseStream):
+        reply.close_stream.SetInParent()
+        for name, value in frame._asdict().items():
+            setattr(reply.close_stream, name, value)
+    else:
+        raise EnsignTypeError(f"a server does not send {type(frame).__name__} to a publisher")
+    return reply.SerializeToString()
+
+
+def decode_subscribe_request(data: bytes) -> Any:
+    """Decode a Subscription, Ack or Nack; anything else is Unknown."""
+    request = ensign_pb2.SubscribeRequest.FromString(data)
+    kind = request.WhichOneof("embed")
+    if kind == "subscription":
+        asked = request.subscription
+        group = asked.group.name or asked.group.id.hex()
+        return frames.Subscription(asked.client_id, tuple(asked.topics), group, asked.query.query)
+    if kind == "ack":
+        return frames.Ack(request.ack.id)
+    if kind == "nack":
+        return frames.Nack(request.nack.id, code_of(request.nack.code), request.nack.error)
+    return frames.Unknown()
+
+
+def encode_subscribe_ready(frame: frames.Ready) -> bytes:
+    """Encode the first message to a subscriber."""
+    reply = ensign_pb2.SubscribeReply()
+    _put_ready(reply.ready, frame)
+    return reply.SerializeToString()
+
+
+def encode_live(stored: bytes, committed_ns: int) -> bytes:
+    """Encode a stored event for subscribers: messages can be joined, so the time is simply put behind."""
+    seconds, nanos = divmod(committed_ns, _SECOND)
+    stamp = b"\x08" + varint(seconds) + b"\x10" + varint(nanos)  # zero too: it overrides what a publisher put there
+    wrapper_size = len(stored) + 1 + len(varint(len(stamp))) + len(stamp)
+    return b"".join((b"\x0a", varint(wrapper_size), stored, b"\x7a", varint(len(stamp)), stamp))
+
+
+# pieces
+
+
+def _ready(ready: Any) -> frames.Ready:
+    topics: Dict[str, bytes] = dict(ready.topics)
+    return frames.Ready(ready.client_id, ready.server_id, topics)
+
+
+def _put_ready(target: Any, frame: frames.Ready) -> None:
+    target.SetInParent()
+    target.client_id, target.server_id = frame.client_id, frame.server_id
+    for name, topic_id in frame.topics.items():
+        target.topics[name] = topic_id
+
+
+def _delivery(wrapper: Any) -> frames.Delivery:
+    committed: Optional[int] = None
+    if wrapper.HasField("committed"):
+        committed = wrapper.committed.seconds * _SECOND + wrapper.committed.nanos
+    return frames.Delivery(wrapper.id, wrapper.topic_id, wrapper.event, committed, wrapper.is_duplicate)
