@@ -4,8 +4,7 @@ import atexit
 import logging
 import os
 import threading
-import weakref
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from . import ensql, settings
 from .ack import Ack
@@ -114,7 +113,6 @@ class Ensign(Catalog):
         self._connection: Optional[Connection] = None
         self._node: Any = None
         self._closed = False
-        _clients.add(self)
 
     # publishing
 
@@ -319,6 +317,7 @@ class Ensign(Catalog):
             self._closed = True
             connection, self._connection = self._connection, None
             node, self._node = self._node, None
+        _open_clients.discard(self)
         given_up = 0
         if connection is not None and connection.pid == os.getpid():
             given_up = connection.close(Deadline(timeout))
@@ -351,6 +350,7 @@ class Ensign(Catalog):
                 raise EnsignClientClosingError("the client is closed: make a new one")
             if self._connection is None or self._connection.pid != os.getpid():
                 self._connection = Connection(self._reachable_settings(), self._options)
+                _open_clients.add(self)
             return self._connection
 
     def _reachable_settings(self) -> settings.Settings:
@@ -426,14 +426,15 @@ class Ensign(Catalog):
         )
 
 
-_clients: "weakref.WeakSet[Ensign]" = weakref.WeakSet()
+#: The clients that have a connection. They are kept even if the program forgets them: their events are on the way.
+_open_clients: Set[Ensign] = set()
 
 
 @atexit.register
 def _close_all() -> None:
     """Close what the program left open. Runs while daemon threads still do, and starts none."""
     deadline = Deadline(EXIT_SECONDS)
-    for client in list(_clients):
+    for client in list(_open_clients):
         client.close(deadline.remaining() or 0.0)
 
 

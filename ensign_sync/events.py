@@ -109,7 +109,7 @@ class Event:
     topic: str = ""
     error: Any = None
     _state = EventState.INITIALIZED
-    # Set by a stream: on the way out an object with wait(timeout), on the way in one with ack(event), nack(event, code).
+    # Set by a stream: on the way out an object with wait(timeout), on the way in one with ack and nack.
     _handle: Any = None
 
     def __init__(

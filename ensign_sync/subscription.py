@@ -81,9 +81,9 @@ class Subscription:
         return self._answer(event, EventState.NACKED, lambda: self._stream.nack(bytes(event.id), int(code)))
 
     def close(self) -> None:
-        """End the subscription: what was not handed out is dropped, unacknowledged. From any thread, any number of times.
+        """End the subscription: what was not handed out is dropped, unacknowledged.
 
-        Waits up to 5 seconds for its threads.
+        From any thread, any number of times. Waits up to 5 seconds for its threads.
         """
         self._stream.close()
         self._stream.join(Deadline(5.0))

@@ -3,7 +3,7 @@
     from ensign_sync.node import Node
 
     with Node(topics=["weather"]) as node:
-        client = Ensign(node.client_id, node.client_secret, endpoint=node.endpoint, insecure=True, auth_url=node.auth_url)
+        client = node.client()
 """
 
 from typing import TYPE_CHECKING, Any

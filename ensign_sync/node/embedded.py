@@ -1,6 +1,5 @@
 """The nodes behind ``embedded:`` endpoints: one per process and path, shared, and stopped with the last client."""
 
-import atexit
 import os
 import threading
 from typing import Dict, Tuple
@@ -43,10 +42,3 @@ def release(node: Node) -> None:
             # Still inside: who asks for this path next must find the file free.
             if node.pid == os.getpid():
                 node.stop()
-
-
-@atexit.register
-def _stop_all() -> None:
-    for node in list(_nodes.values()):
-        if node.pid == os.getpid():
-            node.stop()

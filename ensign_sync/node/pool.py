@@ -9,8 +9,8 @@ from ..handover.clock import Deadline
 from ..handover.spawn import gather, spawn
 
 
-class DaemonPool(concurrent.futures.Executor):
-    """An executor of daemon threads that grows as calls come.
+class DaemonPool:
+    """What gRPC needs of an executor, on daemon threads that grow as calls come.
 
     The standard one would be joined at the end of a program before the node can be stopped, and a call that waits for
     its client would hold the program up for ever.

@@ -111,6 +111,13 @@ class Node:
             "ENSIGN_NO_AUTHENTICATION": "false",
         }
 
+    def client(self, **options: Any) -> Any:
+        """Return a client of this node; ``options`` are those of ``Ensign``. The caller closes it."""
+        from ..client import Ensign
+
+        settings = {"endpoint": self.endpoint, "insecure": True, "auth_url": self.auth_url, **options}
+        return Ensign(self.client_id, self.client_secret, **settings)
+
     def ensure_topics(self, names: Iterable[str]) -> None:
         """Make topics unless they exist; ValueError if a name breaks the rules."""
         for name in names:

@@ -150,10 +150,8 @@ class Service:
         if topic is None:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unknown topic in query")
             return
-        sent = 0
-        for event in self.log.read(topic.number, parsed.offset or 0):
+        for sent, event in enumerate(self.log.read(topic.number, parsed.offset or 0), start=1):
             yield event.wrapper
-            sent += 1
             # After the row, as the real server does: LIMIT 0 returns one.
             if parsed.limit is not None and sent >= parsed.limit:
                 return

@@ -86,7 +86,7 @@ class Log:
 
     def keep(self, name: str, value: bytes) -> None:
         """Keep a value under a name."""
-        with self._lock, _transaction(self._writer):
+        with self._lock, _Transaction(self._writer):
             self._writer.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     # topics
@@ -99,9 +99,10 @@ class Log:
         """Add a topic; KeyError if its id, or its name in the project, is taken."""
         with self._lock:
             try:
-                with _transaction(self._writer):
+                with _Transaction(self._writer):
                     cursor = self._writer.execute(
-                        "INSERT INTO topics (id, project, name, record) VALUES (?, ?, ?, ?)", (id, project, name, record)
+                        "INSERT INTO topics (id, project, name, record) VALUES (?, ?, ?, ?)",
+                        (id, project, name, record),
                     )
             except sqlite3.IntegrityError as error:
                 raise KeyError(name) from error
@@ -111,13 +112,13 @@ class Log:
 
     def change_topic(self, number: int, record: bytes) -> None:
         """Replace the message that describes a topic."""
-        with self._lock, _transaction(self._writer):
+        with self._lock, _Transaction(self._writer):
             self._writer.execute("UPDATE topics SET record = ? WHERE number = ?", (record, number))
 
     def remove_topic(self, number: int) -> None:
         """Remove a topic and its events."""
         with self._lock:
-            with _transaction(self._writer):
+            with _Transaction(self._writer):
                 self._writer.execute("DELETE FROM topics WHERE number = ?", (number,))
                 self._writer.execute("DELETE FROM events WHERE key >= ? AND key < ?", _range(number))
             self._next.pop(number, None)
@@ -137,7 +138,7 @@ class Log:
                     rows.append((event.topic << _POSITION_BITS | at, event.id, event.wrapper, event.committed_ns))
                     positions[event.topic] = at + 1
             try:
-                with _transaction(self._writer):
+                with _Transaction(self._writer):
                     self._writer.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
             except sqlite3.Error as error:
                 raise NodeStorageError(f"events could not be stored in {self.path}: {error}") from error
@@ -175,7 +176,7 @@ class Log:
     def clear(self) -> None:
         """Remove all topics and events."""
         with self._lock:
-            with _transaction(self._writer):
+            with _Transaction(self._writer):
                 self._writer.execute("DELETE FROM topics")
                 self._writer.execute("DELETE FROM events")
             self._next.clear()
@@ -197,7 +198,7 @@ class Log:
     def _all_topics(self) -> List[StoredTopic]:
         with self._lock:
             rows = self._writer.execute("SELECT number, id, project, name, record FROM topics").fetchall()
-        return [StoredTopic(number, bytes(id), bytes(project), name, bytes(rec)) for number, id, project, name, rec in rows]
+        return [StoredTopic(n, bytes(id), bytes(project), name, bytes(record)) for n, id, project, name, record in rows]
 
     def _last(self, number: int) -> int:
         low, high = _range(number)
@@ -221,13 +222,17 @@ class Log:
                 # Made by us, so that nobody else can read the keys in it, from the first moment on.
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = self._connect()
-            if fresh:
-                _create(connection)
-            else:
-                _check(connection, self.path)
-            if not self._in_memory:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
+            try:
+                if fresh:
+                    _create(connection)
+                else:
+                    _check(connection, self.path)
+                if not self._in_memory:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                connection.close()
+                raise
             return connection
         except (sqlite3.Error, OSError) as error:
             raise NodeStorageError(f"data file {self.path} cannot be used: {error}") from error
@@ -238,7 +243,7 @@ class Log:
             guard.close()
 
 
-class _transaction:
+class _Transaction:
     """All or nothing. The connection is in autocommit mode, so that nothing else begins or ends one."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -279,7 +284,7 @@ def _lock_file(path: str) -> Any:
     except ImportError:
         return None
     try:
-        guard = open(path + ".lock", "w")
+        guard = open(path + ".lock", "w")  # noqa: SIM115 - held until close
     except OSError as error:
         raise NodeStorageError(f"data file {path} cannot be used: {error}") from error
     try:

@@ -122,7 +122,7 @@ class SubscribeProtocol(Machine):
             self.topics = dict(frame.topics)
             self._move(given, State.OPEN)
             self.opened = True
-        self._events.append(Opened(self.topics))
+            self._events.append(Opened(self.topics))
 
     def lost(self, error: Exception) -> None:
         """The connection is gone, or could not be made; another will be tried."""

@@ -154,13 +154,13 @@ class Batch:
 
     def _publish_one(self, obj: Any) -> None:
         index = self._registered
-        stream = self._stream or self._ready()
         try:
-            item = prepare(obj, stream)
+            item = prepare(obj, self._stream or self._connection.publisher())
         except (TypeError, ValueError) as error:
             self._failures.append((index, obj, error))
             return
         self._accept(index, item.event)
+        stream = self._stream or self._ready()
         self._registered += stream.put(self._topic, [item.payload], self._collector, self._patience, 0, index)
 
     def _ready(self) -> PublishStream:
@@ -244,6 +244,8 @@ class Batch:
 
     def _raise_failures(self, ending: Optional[EnsignError]) -> None:
         if not self._failures:
+            if ending is not None:
+                raise ending
             return
         failures = sorted(self._failures, key=lambda failure: failure[0])
         first = failures[0][2]

@@ -9,6 +9,7 @@ from ..exceptions import EnsignClientClosingError, EnsignError, EnsignTopicNotFo
 from ..handover.callbacks import CallbackThread
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.inbox import Inbox
+from ..handover.spawn import gather
 from ..handover.watchdog import Watchdog
 from ..ids import ULID, is_ulid
 from ..settings import Reconnect, Settings
@@ -131,13 +132,11 @@ class Connection:
             subscriber.close()
         given_up = publisher.close(deadline) if publisher is not None else 0
         self.unary.close()
-        stubborn = []
-        if publisher is not None:
-            stubborn += publisher.join(deadline)
-        for subscriber in subscribers:
-            stubborn += subscriber.join(deadline)
+        streams: List[Any] = [*subscribers, *([publisher] if publisher is not None else [])]
+        stubborn = [name for stream in streams for name in stream.join(deadline)]
         if channel is not None:
             channel.close()
+            gather([thread for stream in streams for thread in stream.channel_threads()], deadline)
         self.tokens.close()
         self.watchdog.close(deadline)
         self.callbacks.close(deadline)

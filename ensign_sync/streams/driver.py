@@ -88,7 +88,7 @@ class StreamDriver:
         self._hooks = hooks
         self._clock = clock or Clock()
         self._call: Optional[Call] = None
-        self._calls_to_join: List[Call] = []
+        self._calls: List[Call] = []  # the latest, for their threads
         self._thread: Optional[threading.Thread] = None
         self._wake = threading.Event()
         self._stopping = False
@@ -173,9 +173,13 @@ class StreamDriver:
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the reader thread and for the transport's; returns the names of threads that did not stop."""
         stubborn = gather([self._thread] if self._thread else [], deadline)
-        for call in self._calls_to_join:
+        for call in self._calls:
             call.join(deadline)
         return stubborn
+
+    def channel_threads(self) -> List[threading.Thread]:
+        """Return the transport's threads that end with the channel."""
+        return [thread for call in self._calls for thread in call.channel_threads()]
 
     @property
     def connected(self) -> bool:
@@ -246,7 +250,7 @@ class StreamDriver:
 
     def _begin(self, call: Call) -> bool:
         with self.changed:
-            self._calls_to_join = [*self._calls_to_join[-3:], call]
+            self._calls = [*self._calls[-3:], call]
             if self._stopping:
                 call.cancel()
                 return False

@@ -1,6 +1,8 @@
 """The publish stream of a connection: registers events, waits for room and for acks, and gives up in order."""
 
+import functools
 import logging
+import threading
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ..ack import Ack
@@ -130,8 +132,8 @@ class PublishStream:
         machine = self._machine
         with self._changed:
             while machine.unsettled:
-                before = machine.unsettled
-                if not self._driver.wait_until(lambda: machine.unsettled < before, patience.remaining):
+                fewer = functools.partial(lambda before: machine.unsettled < before, machine.unsettled)
+                if not self._driver.wait_until(fewer, patience.remaining):
                     break
                 patience.progress()
             return machine.unsettled
@@ -154,6 +156,10 @@ class PublishStream:
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the threads; returns the names of those that did not stop."""
         return self._driver.join(deadline)
+
+    def channel_threads(self) -> List[threading.Thread]:
+        """Return the transport's threads that end with the channel."""
+        return self._driver.channel_threads()
 
     # what it tells
 

@@ -1,6 +1,7 @@
 """The subscribe stream of a subscription: from the wire into an inbox."""
 
 import logging
+import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..exceptions import (
@@ -62,6 +63,9 @@ class SubscribeStream:
             self._driver.start()
             in_time = self._driver.wait_until(lambda: machine.over or machine.opened, patience.remaining)
         if machine.failure is not None:
+            if self._wanted and getattr(machine.failure, "code", None) == "FAILED_PRECONDITION":
+                # Where it knows some of the topics the server leaves the others out; where none, it refuses.
+                raise UnknownTopicError(", ".join(self._wanted)) from machine.failure
             raise machine.failure
         if machine.over:
             raise EnsignClientClosingError("the client was closed while the subscription opened")
@@ -99,6 +103,10 @@ class SubscribeStream:
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the threads; returns the names of those that did not stop."""
         return self._driver.join(deadline)
+
+    def channel_threads(self) -> List[threading.Thread]:
+        """Return the transport's threads that end with the channel."""
+        return self._driver.channel_threads()
 
     # what it tells
 

@@ -3,6 +3,7 @@
 Nothing but ``open_call`` may know which kind of call is in use.
 """
 
+import threading
 from typing import Any, Iterator, List, Sequence, Tuple
 
 from ..handover.clock import Deadline
@@ -36,7 +37,11 @@ class Call:
         raise NotImplementedError
 
     def join(self, deadline: Deadline) -> None:
-        """After the end: wait for whatever threads of the library below served this call."""
+        """After the end: wait for the threads that the library below started for this call alone."""
+        raise NotImplementedError
+
+    def channel_threads(self) -> List[threading.Thread]:
+        """Return the threads of the library below that serve all calls of a channel, and end with the last."""
         raise NotImplementedError
 
 

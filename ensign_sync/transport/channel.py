@@ -108,11 +108,11 @@ def _is_the_servers_word(details: str) -> bool:
 def hint_for(details: str, settings: Settings) -> str:
     """Choose one thing to look at; only the wording depends on the details, never what is done."""
     text = details.lower()
-    if not settings.insecure and ("ssl" in text or "tls" in text or "handshake" in text or "wrong_version" in text):
-        if "certificate" in text:
-            return "the server's certificate is not trusted: give its CA with tls='ca.pem'"
+    if not settings.insecure and "certificate_verify" in text:
+        return "the server's certificate is not trusted: give its CA with tls='ca.pem'"
+    if not settings.insecure and any(word in text for word in ("ssl", "tls", "handshake", "socket closed")):
         return "the port may speak plaintext: set insecure=True (or ENSIGN_INSECURE=true)"
-    if settings.insecure and ("socket closed" in text or "reset" in text or "http2" in text or "settings frame" in text):
+    if settings.insecure and any(word in text for word in ("socket closed", "reset", "http2", "settings frame")):
         return "the connection broke; if it always does, the port may speak TLS: leave insecure out"
     if "dns" in text or "name resolution" in text or "resolve" in text or "not known" in text:
         return "the host name cannot be resolved: check the spelling and the DNS"

@@ -70,8 +70,7 @@ class StubCall(Call):
 
     def messages(self) -> Iterator[bytes]:
         try:
-            for message in self._call:
-                yield message
+            yield from self._call
         except grpc.RpcError as error:
             raise to_exception(error, self._name, self._settings) from error
         finally:
@@ -79,4 +78,7 @@ class StubCall(Call):
 
     def join(self, deadline: Deadline) -> None:
         puller = self._outbox.puller
-        gather([*self._threads, *([puller] if puller else [])], deadline)
+        gather([puller] if puller else [], deadline)
+
+    def channel_threads(self) -> List[threading.Thread]:
+        return list(self._threads)
