@@ -93,7 +93,7 @@ def room_of(name):
 
 def allowed(name, imported):
     """Tell whether a module may import another."""
-    if (name, imported) in LAZY:
+    if (name, imported.replace("ensign_sync.", "", 1)) in LAZY:
         return True
     if not imported.startswith("ensign_sync"):
         top = imported.split(".")[0]

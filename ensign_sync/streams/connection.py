@@ -14,8 +14,8 @@ from ..handover.watchdog import Watchdog
 from ..ids import ULID, is_ulid
 from ..settings import Reconnect, Settings
 from ..transport.auth import TokenSource
-from ..transport.call import open_call
 from ..transport.channel import open_channel
+from ..transport.choice import open_call
 from ..transport.unary import Unary
 from ..wire import codec, methods
 from ..wire.methods import Method

@@ -1,14 +1,12 @@
 """The seam below a stream: a bidirectional call of bytes, however the bytes move.
 
-Nothing but ``open_call`` may know which kind of call is in use.
+Nothing but ``choice.open_call`` may know which kind of call is in use.
 """
 
 import threading
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 from ..handover.clock import Deadline
-from ..settings import Settings
-from ..wire.methods import Method
 
 Metadata = Sequence[Tuple[str, str]]
 
@@ -43,10 +41,3 @@ class Call:
     def channel_threads(self) -> List[threading.Thread]:
         """Return the threads of the library below that serve all calls of a channel, and end with the last."""
         raise NotImplementedError
-
-
-def open_call(channel: Any, method: Method, metadata: Metadata, settings: Settings) -> Call:
-    """Start a call on a gRPC channel."""
-    from .stub_call import StubCall
-
-    return StubCall(channel, method, metadata, settings)

@@ -37,7 +37,7 @@ def run(program, env=None):
     clean.update(env or {})
     clean["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-W", "error", "-c", program]
-    return subprocess.run(command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    return subprocess.run(command, env=clean, capture_output=True, timeout=60)
 
 
 def check(result):
