@@ -1,4 +1,4 @@
-"""Every error this package raises, in one tree.
+"""Every error this package raises, in one tree::
 
     EnsignError (alias PyEnsignError)
     ├── AuthenticationError

@@ -31,8 +31,8 @@ def check_contents(wheel: pathlib.Path, sdist: pathlib.Path) -> None:
     """What has to be in the packages is, and nothing else at the top."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for wanted in ("ensign_sync/py.typed", "ensign_sync/cli/seattle-weather.csv", "ensign_sync/api/v1beta1/event_pb2.pyi"):
-        assert wanted in names, f"the wheel lacks {wanted}"
+    for wanted in ("py.typed", "cli/seattle-weather.csv", "api/v1beta1/event_pb2.pyi"):
+        assert f"ensign_sync/{wanted}" in names, f"the wheel lacks {wanted}"
     tops = {name.split("/")[0] for name in names}
     assert len(tops) == 2 and "ensign_sync" in tops, f"the wheel holds {sorted(tops)}"
     with tarfile.open(sdist) as archive:
