@@ -27,6 +27,10 @@ class Code(enum.IntEnum):
     def __str__(self) -> str:
         return self.name
 
+    def __format__(self, spec: str) -> str:
+        # Without it an f-string shows the number up to Python 3.11 and the name after.
+        return format(int(self) if spec else self.name, spec)
+
 
 UNKNOWN = Unknown = Code.UNKNOWN
 MAX_EVENT_SIZE_EXCEEDED = MaxEventSizeExceeded = Code.MAX_EVENT_SIZE_EXCEEDED

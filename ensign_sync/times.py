@@ -42,9 +42,13 @@ class Instant(datetime):
     @classmethod
     def from_datetime(cls, at: datetime) -> "Instant":
         """Convert any aware datetime; a naive one is a ValueError, since its time zone is anybody's guess."""
-        if at.tzinfo is None:
+        if at.tzinfo is None or at.utcoffset() is None:
             raise ValueError(f"{at!r} has no time zone: use datetime.now(timezone.utc) or .astimezone()")
-        return cls._of(at.astimezone(timezone.utc), getattr(at, "_below_microsecond", 0))
+        try:
+            utc = at.astimezone(timezone.utc)
+        except OverflowError as error:
+            raise ValueError(f"{at!r} is outside the years 1 to 9999 in UTC") from error
+        return cls._of(utc, getattr(at, "_below_microsecond", 0))
 
     @classmethod
     def _of(cls, at: datetime, rest: int) -> "Instant":
@@ -71,7 +75,17 @@ class Instant(datetime):
 
     def ToDatetime(self) -> datetime:  # noqa: N802 - the name of protobuf's Timestamp
         """Return a naive UTC datetime, as a protobuf timestamp does."""
-        return datetime(*self.timetuple()[:6], microsecond=self.microsecond)
+        return datetime(*self.utctimetuple()[:6], microsecond=self.microsecond)
+
+    def __add__(self, other: timedelta) -> "Instant":
+        # Python 3.7 would return a plain datetime, and later ones forget the nanoseconds.
+        later = datetime.__add__(self, other)
+        return later if later is NotImplemented else Instant._of(later.astimezone(timezone.utc), self._below_microsecond)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return self + -other if isinstance(other, timedelta) else datetime.__sub__(self, other)
 
     def __reduce_ex__(self, protocol: Any) -> Tuple[Any, ...]:
         return (Instant.from_ns, (self.ns,))
@@ -94,16 +108,19 @@ def parse(text: str) -> Instant:
         raise ValueError(f"{text!r} is not an RFC 3339 time such as 2023-11-20T10:00:00Z")
     day, clock, fraction, zone = match.groups()
     zone = "+0000" if zone in "Zz" else zone.replace(":", "")
-    whole = datetime.strptime(f"{day}T{clock}{zone}", "%Y-%m-%dT%H:%M:%S%z")
-    seconds = calendar.timegm(whole.utctimetuple())
+    try:
+        whole = datetime.strptime(f"{day}T{clock}{zone}", "%Y-%m-%dT%H:%M:%S%z")
+        seconds = calendar.timegm(whole.utctimetuple())
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no time that a calendar has: {error}") from error
     return Instant.from_parts(seconds, int((fraction or "0").ljust(9, "0")))
 
 
 def to_rfc3339(at: Union[Instant, datetime]) -> str:
     """Write an instant as RFC 3339 with nanoseconds, trailing zeros cut."""
-    instant = at if isinstance(at, Instant) else Instant.from_datetime(at)
+    instant = Instant.from_datetime(at)
     fraction = f".{instant.nanos:09d}".rstrip("0").rstrip(".")
-    return instant.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+    return instant.replace(microsecond=0, tzinfo=None).isoformat() + fraction + "Z"
 
 
 def maybe_instant(seconds: int, nanos: int) -> Optional[Instant]:

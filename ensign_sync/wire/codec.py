@@ -5,8 +5,6 @@ Everything that passes once per event is here; messages of single calls are in `
 
 from typing import Any, Dict, Optional
 
-from google.protobuf.message import DecodeError
-
 from ..api.v1beta1 import ensign_pb2, event_pb2, groups_pb2, query_pb2
 from ..events import Event, Type, received
 from ..exceptions import EnsignTypeError
@@ -56,7 +54,7 @@ def decode_event(delivery: frames.Delivery, topic: str) -> Event:
     """Decode a stored event. One that is no event (a server checks nothing) becomes raw data of no mimetype."""
     try:
         proto = event_pb2.Event.FromString(delivery.payload)
-    except DecodeError:
+    except Exception:  # not only DecodeError: some protobuf versions stumble over their own warning
         proto = event_pb2.Event(data=delivery.payload)
     committed = delivery.committed_ns
     kind = proto.type

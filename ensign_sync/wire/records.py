@@ -2,8 +2,6 @@
 
 from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
-from google.protobuf.message import DecodeError
-
 from ..api.health.v1 import health_pb2
 from ..api.pagination import pagination_pb2
 from ..api.v1beta1 import ensign_pb2, event_pb2, query_pb2, topic_pb2
@@ -20,7 +18,7 @@ class BadMessage(ValueError):
 def _parse(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)
-    except DecodeError as error:
+    except Exception as error:  # not only DecodeError: some protobuf versions stumble over their own warning
         raise BadMessage(f"request is no {kind.__name__}") from error
 
 
@@ -205,7 +203,7 @@ def event_kind(wrapper: bytes) -> Tuple[str, int, int, int, int]:
     """Return schema and mimetype of a stored event, as Info counts them."""
     try:
         event = event_pb2.Event.FromString(event_pb2.EventWrapper.FromString(wrapper).event)
-    except DecodeError:
+    except Exception:  # as in _parse
         event = event_pb2.Event()
     kind = event.type
     version = (kind.major_version, kind.minor_version, kind.patch_version)
