@@ -17,7 +17,7 @@ HELP = "Read the log of a topic: SELECT * FROM topic [OFFSET n] [LIMIT n]"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("sql", metavar="SQL", help="such as 'SELECT * FROM weather LIMIT 5'")
-    parser.add_argument("--format", choices=("json", "table", "csv"), default="json", help="default: json, a line a row")
+    parser.add_argument("--format", choices=("json", "table", "csv"), default="json", help="default: json, a line each")
     add_connection(parser)
 
 

@@ -12,6 +12,8 @@ from .options import port, seconds
 from .output import Output
 
 if TYPE_CHECKING:
+    from ..node.server import Node
+
     Signals = queue.SimpleQueue[int]
 
 HELP = "Serve an Ensign node; prints the environment that makes clients connect to it."
@@ -29,33 +31,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", metavar="NAME", action="append", default=[], help="make a topic; may be repeated")
     parser.add_argument("--strict", action="store_true", help="behave as the real server where this node is friendlier")
     parser.add_argument(
-        "--access-duration", metavar="S", type=seconds, default=3600.0, help="lifetime of tokens (default: 3600 seconds)"
+        "--access-duration", metavar="S", type=seconds, default=3600.0, help="lifetime of tokens (default: an hour)"
     )
     parser.add_argument("--json", action="store_true", help="print the environment as one JSON object")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Serve until SIGINT or SIGTERM; a second one does not wait for the streams."""
-    with _signals() as signals:
-        from ..node.server import Node
-
-        node = Node(
-            args.data,
-            host=args.host,
-            port=args.port,
-            auth_port=args.auth_port,
-            topics=args.topic,
-            strict=args.strict,
-            access_duration=args.access_duration,
-        )
-        grace = 0.0
-        try:
-            _print_environment(node.env(), args.json, out)
+    with contextlib.ExitStack() as undo:
+        with _stop_signals() as signals:
+            node = undo.enter_context(_node(args))
+            out.line(_environment(node.env(), args.json))
+            out.flush()
             out.say(f"serving on {node.endpoint}, tokens from {node.auth_url}; Ctrl-C ends it")
-            ended_by = signals.get()
-            out.say(f"{signal.Signals(ended_by).name}: ending")
-            _restore(signals)
-            grace = GRACE
-        finally:
-            node.stop(grace)
-    return 130 if ended_by == signal.SIGINT else 0
+            number = signals.get()
+        out.say(f"{signal.Signals(number).name}: ending")
+        node.stop(GRACE)
+    return 130 if number == signal.SIGINT else 0
+
+
+def _node(args: argparse.Namespace) -> "Node":
+    from ..node.server import Node
+
+    return Node(
+        args.data,
+        host=args.host,
+        port=args.port,
+        auth_port=args.auth_port,
+        topics=args.topic,
+        strict=args.strict,
+        access_duration=args.access_duration,
+    )
+
+
+def _environment(variables: Dict[str, str], as_json: bool) -> str:
+    """Return what to print: one JSON object, or lines for a shell."""
+    if as_json:
+        return json.dumps(variables)
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator["Signals"]:
+    """Collect SIGINT and SIGTERM for a while; the queue is one that a signal handler may use."""
+    signals: Signals = queue.SimpleQueue()
+    before = {
+        number: signal.signal(number, lambda received, _: signals.put(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

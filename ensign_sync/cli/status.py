@@ -2,6 +2,7 @@
 
 import argparse
 
+from .. import settings
 from .options import add_connection, connect
 from .output import Output
 
@@ -14,11 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Print the status and the address it came from."""
-    from .. import settings
-
+    """Print the status and the address that was asked."""
+    # Before the client, which does not tell: what is missing is said here.
+    asked = settings.load(
+        args.client_id, args.client_secret, args.cred_path, args.endpoint, args.insecure, args.auth_url
+    )
     with connect(args) as client:
         out.line(str(client.status()))
-    # The client was made, so the settings are whole; it does not tell where it is connected.
-    out.line(f"endpoint: {settings.load(endpoint=args.endpoint, cred_path=args.cred_path).endpoint}")
+    out.line(f"endpoint: {asked.endpoint}")
     return 0

@@ -25,18 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print events until there were enough, or none for long enough; each is acknowledged once it is printed."""
-    with connect(args) as client:
-        with client.subscribe(*args.topics, start=args.start, auto_ack=False) as events:
-            out.say(f"subscribed to {', '.join(args.topics)}")
-            printed = 0
-            while args.count is None or printed < args.count:
-                try:
-                    event = events.get(args.timeout)
-                except queue.Empty:
-                    break
-                _print(event, args.format, out)
-                event.ack()
-                printed += 1
+    with connect(args) as client, client.subscribe(*args.topics, start=args.start, auto_ack=False) as events:
+        out.say(f"subscribed to {', '.join(args.topics)}")
+        printed = 0
+        while args.count is None or printed < args.count:
+            try:
+                event = events.get(args.timeout)
+            except queue.Empty:
+                break
+            _print(event, args.format, out)
+            event.ack()
+            printed += 1
     return 0
 
 

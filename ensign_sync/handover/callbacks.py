@@ -36,11 +36,20 @@ class CallbackThread:
             closed = self._closed
             if not closed:
                 self._waiting.append((function, args))
-                if self._thread is None:
-                    self._thread = spawn("callbacks", self._run)
                 self._changed.notify_all()
+                if self._thread is None:
+                    closed = not self._started()
         if closed:
             _call(function, args)
+
+    def _started(self) -> bool:
+        """Start the thread; at the end of a program some Pythons refuse to, then the caller has to do the work."""
+        try:
+            self._thread = spawn("callbacks", self._run)
+        except RuntimeError:
+            self._waiting.clear()
+            return False
+        return True
 
     def close(self, deadline: Deadline) -> None:
         """Run what waits, then end the thread; from a callback it does not wait for itself."""

@@ -90,9 +90,11 @@ class Node:
         self.auth_url = self._auth.url
 
     def _serve(self, port: int) -> None:
-        self._pool = DaemonPool(MOST_CALLS)
+        self._pool = DaemonPool(MOST_CALLS + 8)  # some more, so that what is refused does not wait to be
         options = [("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)]
-        self._server = grpc.server(self._pool, self._service.handlers(), options=options)
+        self._server = grpc.server(
+            self._pool, self._service.handlers(), options=options, maximum_concurrent_rpcs=MOST_CALLS
+        )
         address = f"[{self._host}]" if ":" in self._host else self._host
         bound = _listening(lambda: self._server.add_insecure_port(f"{address}:{port}"), self._host, port)
         self.endpoint = f"{address}:{bound}"

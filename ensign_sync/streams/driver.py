@@ -92,6 +92,7 @@ class StreamDriver:
         self._thread: Optional[threading.Thread] = None
         self._wake = threading.Event()
         self._stopping = False
+        self._told_of_outage = False
         self._conditions: List[Callable[[], bool]] = []
 
     # for any thread
@@ -203,7 +204,9 @@ class StreamDriver:
             over = self._after_loss(error, pause)
             if over:
                 return
-            self._hooks.on_disconnect(self._outage(error, history.attempts, now - lost_at))
+            if not self._told_of_outage:
+                self._told_of_outage = True
+                self._hooks.on_disconnect(self._outage(error, history.attempts, now - lost_at))
             log = logger.info if history.attempts else logger.warning
             log("%s stream lost, next try in %.2f s: %s", self.machine.role, pause, error)
             renewed = history.token_renewed or retry.is_token_refused(error)
@@ -241,8 +244,9 @@ class StreamDriver:
             return failure, progressed
 
     def _came_back(self, lost_at: Optional[float], attempts: int) -> None:
-        if lost_at is not None:
+        if lost_at is not None and self._told_of_outage:
             self.reconnects += 1
+            self._told_of_outage = False
             self._hooks.on_reconnect(self._outage(None, attempts, self._clock.now() - lost_at))
 
     def _was_stable(self, opened_at: Optional[float]) -> bool:

@@ -378,6 +378,26 @@ def test_tokens_expire_and_are_renewed(tmp_path):
         assert node.tokens_issued >= 3
 
 
+def test_too_many_calls_are_refused(monkeypatch):
+    """Beyond its number of calls a node refuses at once, and serves again when one has ended."""
+    from ensign_sync.node import Node, server
+
+    monkeypatch.setattr(server, "MOST_CALLS", 3)
+    with Node() as node, Raw(node) as raw:
+        watches = [raw.channel.unary_stream(methods.HEALTH_WATCH.path)(b"", timeout=30) for _ in range(3)]
+        for watch in watches:
+            next(watch)
+        assert refusal(raw, methods.STATUS)[0] == "RESOURCE_EXHAUSTED"
+        for watch in watches:
+            watch.cancel()
+        until_served = [False]
+        while not until_served[0]:
+            try:
+                until_served[0] = bool(raw(methods.STATUS))
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def test_a_taken_port_is_a_clear_error(node):
     """A port in use is named."""
     from ensign_sync import NodeError

@@ -44,7 +44,8 @@ def test_codes(upper, title, number):
 
 def test_code_in_a_text():
     """A code shows its name in an f-string and in format() too, on each Python."""
-    assert f"{Code.TOPIC_UNKNOWN}" == "{}".format(Code.TOPIC_UNKNOWN) == "%s" % Code.TOPIC_UNKNOWN == "TOPIC_UNKNOWN"
+    assert f"{Code.TOPIC_UNKNOWN}" == format(Code.TOPIC_UNKNOWN) == f"{Code.TOPIC_UNKNOWN!s}" == "TOPIC_UNKNOWN"
+    assert f"{Code.TOPIC_UNKNOWN:d}" == "2"
 
 
 def test_codes_are_complete():

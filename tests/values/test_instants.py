@@ -171,6 +171,38 @@ def test_text_of_another_zone(elsewhere):
     assert times.to_rfc3339(elsewhere) == "2023-11-14T22:13:20Z"
 
 
+class Fixed(tzinfo):
+    """A zone one hour east that reckons as zoneinfo does: by addition."""
+
+    def utcoffset(self, dt):
+        return timedelta(hours=1)
+
+    def dst(self, dt):
+        return timedelta(0)
+
+    def tzname(self, dt):
+        return "Fixed"
+
+    def fromutc(self, dt):
+        return dt + timedelta(hours=1)
+
+
+@pytest.mark.parametrize("zone", [Fixed(), timezone(timedelta(hours=1))], ids=["own", "standard"])
+def test_another_zone(zone):
+    """An instant can be shown in any zone: the same time, on that zone's clock."""
+    instant = Instant.from_ns(1_700_000_000_123_456_789)
+    moved = instant.astimezone(zone)
+    assert moved == instant
+    assert moved.tzinfo is zone
+    assert str(moved) == "2023-11-14 23:13:20.123456+01:00"
+    assert str(moved + timedelta(hours=1)) == "2023-11-15 00:13:20.123456+01:00"
+
+
+def test_sum_of_a_naive_one():
+    """A sum does not guess a zone where there is none."""
+    assert Instant(2023, 1, 1) + timedelta(days=1) == datetime(2023, 1, 2)
+
+
 def test_naive_utc():
     """ToDatetime is a naive datetime in UTC, as a protobuf timestamp gives it."""
     assert Instant.from_ns(1_500_000_999).ToDatetime() == datetime(1970, 1, 1, 0, 0, 1, 500_000)
