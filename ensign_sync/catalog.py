@@ -43,7 +43,7 @@ class Catalog:
         raise NotImplementedError
 
     def get_topics(self) -> List[Topic]:
-        """List the topics of the project, in the order of their ids, which is that of their making but for a millisecond."""
+        """List the topics of the project, in the order of their ids: by the time of their making."""
         topics = self._connected().unary.topics(self._timeout)
         self._remember(topics)
         return topics

@@ -13,6 +13,13 @@ class WireEnum(IntEnum):
     def _aliases(cls) -> Dict[str, str]:
         return {}
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        # Without it an f-string shows the number up to Python 3.11 and the name after.
+        return format(int(self) if spec else self.name, spec)
+
     @classmethod
     def parse(cls: Type[_Member], name: Union[str, int, "_Member"]) -> _Member:
         """Find a member by its name, in any case; KeyError names what there is.

@@ -44,6 +44,13 @@ class MIME(enum.IntEnum):
     USER_SPECIFIED8 = 1008
     USER_SPECIFIED9 = 1009
 
+    # In texts it is the number, as it is for the official client; left alone that depends on the Python.
+    def __str__(self) -> str:
+        return str(int(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec)
+
 
 Unspecified = MIME.UNSPECIFIED
 Unknown = MIME.UNKNOWN

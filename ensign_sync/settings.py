@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +11,7 @@ from .exceptions import EnsignSettingsError
 DEFAULT_ENDPOINT = "ensign.rotational.app:443"
 DEFAULT_AUTH_URL = "https://auth.rotational.app"
 EMBEDDED = "embedded:"
+_PORT = re.compile(r"[0-9]{1,5}\Z")
 TRUE_WORDS = frozenset(["1", "y", "t", "yes", "true", "on"])
 FALSE_WORDS = frozenset(["", "0", "f", "n", "no", "false", "off"])
 _FILE_KEYS = {
@@ -91,19 +93,19 @@ def load(
     """
     environment = os.environ if env is None else env
     arguments = {"client_id": client_id, "client_secret": client_secret, "endpoint": endpoint, "auth_url": auth_url}
-    for name, value in {**arguments, "cred_path": cred_path}.items():
-        if value is not None and not isinstance(value, (str, os.PathLike)):
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, str):
             raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    if cred_path is not None and not isinstance(cred_path, (str, os.PathLike)):
+        raise TypeError(f"cred_path must be a string, got {type(cred_path).__name__}")
     found = _sources(arguments, cred_path, environment)
     target = found["endpoint"] or DEFAULT_ENDPOINT
     if target.startswith(EMBEDDED):
         return Settings(target, True, "", None, TLS(), parse_embedded(target))
     check_endpoint(target)
-    if insecure is None:
-        insecure = _flag("ENSIGN_INSECURE", environment)
     return Settings(
         endpoint=target,
-        insecure=bool(insecure),
+        insecure=_insecure(insecure, environment),
         auth_url=_checked_url(found["auth_url"] or DEFAULT_AUTH_URL),
         credentials=_credentials(found, environment),
         tls=_tls(tls),
@@ -114,29 +116,19 @@ def _sources(arguments: Dict[str, str], cred_path: str, env: Mapping[str, str]) 
     in_file = _read_file(cred_path, "cred_path") if cred_path else {}
     from_env = {name: env.get(f"ENSIGN_{name.upper()}", "") for name in arguments}
     shared = env.get("ENSIGN_CREDENTIALS", "")
+    found = {name: arguments[name] or in_file.get(name, "") or from_env[name] for name in arguments}
     # The file of the environment is read only if something is still missing: a broken one should not stop a
-    # program that names everything itself.
-    complete = all((arguments[n] or in_file.get(n) or from_env[n]) for n in ("client_id", "client_secret"))
-    in_shared = _read_file(shared, "ENSIGN_CREDENTIALS") if shared and not complete else {}
-    return {
-        name: arguments[name] or in_file.get(name, "") or from_env[name] or in_shared.get(name, "")
-        for name in arguments
-    }
+    # program that names everything itself, or that needs nothing.
+    if shared and not all(found.values()) and not found["endpoint"].startswith(EMBEDDED):
+        in_shared = _read_file(shared, "ENSIGN_CREDENTIALS")
+        found = {name: value or in_shared.get(name, "") for name, value in found.items()}
+    return found
 
 
 def _read_file(path: str, source: str) -> Dict[str, str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError as error:
-        raise EnsignSettingsError(f"credentials file not found: {path} (from {source})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnsignSettingsError(f"credentials file {path} cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
-        # No part of the file is quoted, and the cause is cut off: it holds the whole text, secret included.
-        raise EnsignSettingsError(
-            f"credentials file {path} has invalid JSON at line {error.lineno} column {error.colno}"
-        ) from None
+    content, problem = _parsed_file(path, source)
+    if problem:
+        raise EnsignSettingsError(problem)
     if not isinstance(content, dict):
         raise EnsignSettingsError(f"credentials file {path} must hold a JSON object with ClientID and ClientSecret")
     found = {name: content.get(key, "") for name, key in _FILE_KEYS.items()}
@@ -144,6 +136,32 @@ def _read_file(path: str, source: str) -> Dict[str, str]:
     if wrong:
         raise EnsignSettingsError(f"{' and '.join(wrong)} in credentials file {path} must be text")
     return {name: str(value) for name, value in found.items()}
+
+
+def _parsed_file(path: str, source: str) -> Tuple[Any, str]:
+    """Return what is in a JSON file, or what is wrong with it.
+
+    An error that is raised further up keeps no trace of the one down here: that quotes the file, secret included.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file), ""
+    except FileNotFoundError:
+        return None, f"credentials file not found: {path} (from {source})"
+    except json.JSONDecodeError as error:
+        return None, f"credentials file {path} has invalid JSON at line {error.lineno} column {error.colno}"
+    except UnicodeDecodeError as error:
+        return None, f"credentials file {path} cannot be read: no UTF-8 text at byte {error.start}"
+    except OSError as error:
+        return None, f"credentials file {path} cannot be read: {error}"
+    except (ValueError, RecursionError) as error:
+        return None, f"credentials file {path!r} cannot be read: {type(error).__name__}"
+
+
+def _insecure(given: Any, env: Mapping[str, str]) -> bool:
+    if given is None:
+        return _flag("ENSIGN_INSECURE", env)
+    return _flag("insecure", {"insecure": given}) if isinstance(given, str) else bool(given)
 
 
 def _credentials(found: Dict[str, str], env: Mapping[str, str]) -> Optional[Credentials]:
@@ -188,7 +206,7 @@ def _tls(tls: Any) -> TLS:
 def check_endpoint(endpoint: str) -> None:
     """Raise EnsignSettingsError unless the text is ``host:port`` (an IPv6 host in brackets)."""
     host, colon, port = endpoint.rpartition(":")
-    if "/" in endpoint or not colon or not host or not (port.isdigit() and 0 < int(port) < 65536):
+    if "/" in endpoint or not colon or not host or not (_PORT.match(port) and 0 < int(port) < 65536):
         raise EnsignSettingsError(
             f"endpoint must be host:port, such as {DEFAULT_ENDPOINT} or localhost:5356, or embedded:; got {endpoint!r}"
         )
@@ -197,7 +215,10 @@ def check_endpoint(endpoint: str) -> None:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise EnsignSettingsError(f"auth_url must be a URL such as {DEFAULT_AUTH_URL}; got {url!r}") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise EnsignSettingsError(f"auth_url must be a URL such as {DEFAULT_AUTH_URL}; got {url!r}")
     return url.rstrip("/")
@@ -206,7 +227,7 @@ def _checked_url(url: str) -> str:
 def parse_embedded(endpoint: str) -> Embedded:
     """Take ``embedded:PATH?topics=a,b&strict=1`` apart; EnsignSettingsError names an unknown option."""
     path, _, query = endpoint[len(EMBEDDED) :].partition("?")
-    options = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    options = {name: ",".join(values) for name, values in parse_qs(query, keep_blank_values=True).items()}
     unknown = sorted(set(options) - {"topics", "strict"})
     if unknown:
         raise EnsignSettingsError(f"unknown option {unknown[0]!r} in {endpoint!r}: there are topics and strict")

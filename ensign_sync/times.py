@@ -79,8 +79,10 @@ class Instant(datetime):
 
     def __add__(self, other: timedelta) -> "Instant":
         # Python 3.7 would return a plain datetime, and later ones forget the nanoseconds.
-        later = datetime.__add__(self, other)
-        return later if later is NotImplemented else Instant._of(later.astimezone(timezone.utc), self._below_microsecond)
+        later: Any = datetime.__add__(self, other)
+        if later is NotImplemented or later.tzinfo is None:
+            return later  # type: ignore[no-any-return]
+        return Instant._of(later.astimezone(timezone.utc), self._below_microsecond)
 
     __radd__ = __add__
 

@@ -4,7 +4,7 @@ A command has ``HELP``, ``add_arguments(parser)`` and ``run(args, out)``, which 
 only when it runs, so that ``--help`` is fast.
 """
 
-import argparse
+import os
 import sys
 from types import ModuleType
 from typing import Dict, Optional, Sequence
@@ -13,6 +13,7 @@ from ..exceptions import EnsignError
 from ..version import __version__
 from . import demo, publish, query, run, serve, status, subscribe, topics
 from .output import Output, OutputClosed
+from .parser import Parser
 
 OK, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,10 +52,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return INTERRUPTED
     except OutputClosed:
         return OK  # whoever reads has read enough, as in "| head"
-    except OSError as error:
-        out.say(f"{error.strerror}: {error.filename}" if error.filename and error.strerror else str(error))
     except (EnsignError, ValueError) as error:
         out.say(str(error))
+    except OSError as error:
+        out.say(f"{error.filename}: {os.strerror(error.errno)}" if error.filename and error.errno else str(error))
     return ERROR
 
 
@@ -67,26 +68,17 @@ def _main(argv: Optional[Sequence[str]], out: Output) -> int:
     return code
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Make the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ensign-sync",
         description="Publish, subscribe and query on an Ensign server, or serve an Ensign node.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ensign-sync {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="name", required=True)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.HELP,
-            epilog=EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=EXIT_CODES)
         command.set_defaults(run=module.run)
         module.add_arguments(command)
     return parser

@@ -5,15 +5,15 @@ import contextlib
 import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Iterator, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Tuple
 
 from . import weather
+from .options import quiet_grpc
 from .output import Output
 
 if TYPE_CHECKING:
     from ..client import Ensign
     from ..node.server import Node
-    from ..subscription import Subscription
 
 HELP = "Send the weather of 1,461 days through a node in this process, and check what arrives."
 
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 @contextlib.contextmanager
 def _node_and_client() -> Iterator[Tuple["Node", "Ensign"]]:
+    quiet_grpc()
     from ..node.server import Node
 
     with Node(strict=False, topics=[TOPIC]) as node, node.client(timeout=PATIENCE) as client:
@@ -85,7 +86,7 @@ def _publish(client: "Ensign", sent: List[str]) -> Tuple[int, float]:
     return client.publish_from(TOPIC, events), time.monotonic() - begun
 
 
-def _receive(events: "Subscription", count: int, patience: float = PATIENCE) -> List[str]:
+def _receive(events: Any, count: int, patience: float = PATIENCE) -> List[str]:
     """Receive and acknowledge up to so many events; fewer if none comes for a while."""
     received: List[str] = []
     while len(received) < count:

@@ -1,6 +1,7 @@
 """What the options of several commands have in common: kinds of values, and the connection."""
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,8 +56,14 @@ def add_connection(parser: argparse.ArgumentParser, timeout: str = "--timeout") 
     )
 
 
+def quiet_grpc() -> None:
+    """Keep gRPC's notes for its makers, as of connections that ended, from stderr; call it before gRPC is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
 def connect(args: argparse.Namespace) -> "Ensign":
     """Make the client that the options ask for; the caller closes it."""
+    quiet_grpc()
     from ..client import Ensign
 
     return Ensign(

@@ -20,6 +20,7 @@ HELP = "Serve an Ensign node; prints the environment that makes clients connect 
 
 #: How long open streams may take to end by themselves, in seconds.
 GRACE = 5.0
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Serve until SIGINT or SIGTERM; a second one does not wait for the streams."""
-    with contextlib.ExitStack() as undo:
-        with _stop_signals() as signals:
-            node = undo.enter_context(_node(args))
-            out.line(_environment(node.env(), args.json))
-            out.flush()
-            out.say(f"serving on {node.endpoint}, tokens from {node.auth_url}; Ctrl-C ends it")
-            number = signals.get()
+    with _stop_signals() as signals, _node(args) as node:
+        out.line(_environment(node.env(), args.json))
+        out.flush()
+        out.say(f"serving on {node.endpoint}, tokens from {node.auth_url}; Ctrl-C ends it")
+        number = signals.get()
+        for impatient in STOPS:  # what is stored is on disk, so the next one may end the process where it stands
+            signal.signal(impatient, signal.SIG_DFL)
         out.say(f"{signal.Signals(number).name}: ending")
         node.stop(GRACE)
     return 130 if number == signal.SIGINT else 0
@@ -77,7 +78,7 @@ def _stop_signals() -> Iterator["Signals"]:
     signals: Signals = queue.SimpleQueue()
     before = {
         number: signal.signal(number, lambda received, _: signals.put(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in STOPS
     }
     try:
         yield signals

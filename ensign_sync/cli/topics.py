@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
     text = "List the topics: id, name and state."
-    add_connection(actions.add_parser("list", help=text, description=text, allow_abbrev=False))
+    add_connection(actions.add_parser("list", help=text, description=text))
     for name, text in _ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action = actions.add_parser(name, help=text, description=text)
         action.add_argument("topic", metavar="TOPIC", help="its name" if name == "create" else "its name or id")
         add_connection(action)
 

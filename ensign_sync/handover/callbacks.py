@@ -75,5 +75,5 @@ class CallbackThread:
 def _call(function: Callable[..., Any], args: Tuple[Any, ...]) -> None:
     try:
         function(*args)
-    except Exception:
+    except BaseException:  # sys.exit() too: it would end this thread, and no further callback would run
         logger.exception("a callback raised; the client goes on")

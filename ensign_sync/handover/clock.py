@@ -1,5 +1,6 @@
 """Points in time and how long it is until them."""
 
+import threading
 import time
 from typing import Optional
 
@@ -27,8 +28,8 @@ class Deadline:
         self.at = None if seconds is None else self._clock.now() + max(0.0, seconds)
 
     def remaining(self) -> Optional[float]:
-        """Return the seconds left, 0.0 when it has passed, None if there is no end."""
-        return None if self.at is None else max(0.0, self.at - self._clock.now())
+        """Return the seconds left, 0.0 when it has passed, None if there is no end; no more than a lock can wait."""
+        return None if self.at is None else min(threading.TIMEOUT_MAX, max(0.0, self.at - self._clock.now()))
 
     @property
     def passed(self) -> bool:

@@ -1,10 +1,13 @@
 """One thread that ends what takes too long, for waits that cannot end themselves."""
 
+import logging
 import threading
 from typing import Callable, List, NamedTuple, Optional
 
 from .clock import Deadline
 from .spawn import gather, spawn
+
+logger = logging.getLogger("ensign_sync")
 
 #: How often the thread looks at a wait whose end it does not know yet, in seconds.
 _LOOK_AGAIN = 1.0
@@ -63,4 +66,7 @@ class Watchdog:
                     soonest = min(_LOOK_AGAIN if seconds is None else seconds for _, seconds in left)
                     self._changed.wait(min(soonest, _LOOK_AGAIN))
             for watched in expired:
-                watched.expire()
+                try:
+                    watched.expire()
+                except Exception:
+                    logger.exception("a wait could not be ended")

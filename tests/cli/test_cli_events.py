@@ -85,7 +85,10 @@ def test_publish_options(call, node, write):
     assert (event.mimetype, str(event.type), event.meta) == (2, "Weather v1.2.3", {"city": "Seattle", "x": "a=b"})
 
 
-@pytest.mark.parametrize("bad", [b"{", b"NaN", b'{"a": 1e999}', b"\xff", b"[" * 100000], ids=repr)
+NO_JSON = {"brace": b"{", "nan": b"NaN", "infinite": b'{"a": 1e999}', "binary": b"\xff", "deep": b"[" * 100_000}
+
+
+@pytest.mark.parametrize("bad", NO_JSON.values(), ids=NO_JSON.keys())
 def test_publish_bad_json(call, node, write, bad):
     """A line that is no JSON is an error that names its number; the lines before it are stored."""
     code, out, err = call("publish", "weather", "--jsonl", write(b'{"a": 1}', b"", b"2", bad, b"3"), env=node.env())
@@ -108,7 +111,7 @@ def test_unknown_topic(call, node, write, command):
 
 def test_publish_no_file(call, node):
     """A file that does not exist is named in one line, exit code 1."""
-    error = "ensign-sync: No such file or directory: no-such-file\n"
+    error = "ensign-sync: no-such-file: No such file or directory\n"
     assert call("publish", "weather", "no-such-file", env=node.env()) == (1, "", error)
 
 

@@ -65,7 +65,5 @@ def test_help_and_the_like_load_no_grpc(bare_env):
         "import sys, ensign_sync.cli as cli; cli.main(['--version']); cli.main(['publish']);"
         " print({'grpc', 'requests', 'sqlite3', 'google.protobuf'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=bare_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=bare_env, capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == b"set()"

@@ -181,7 +181,12 @@ def test_status_str():
     """A status is exactly four lines."""
     answer = ServerStatus(1, "0.12.9-beta.24 (abc)", Duration(3661, 5), AT, AT)
     assert str(answer) == "status: 1\nversion: 0.12.9-beta.24 (abc)\nuptime: seconds: 3661\nnanos: 5"
-    assert str(ServerStatus(5, "v", Duration())).split("\n") == ["status: 5", "version: v", "uptime: seconds: 0", "nanos: 0"]
+    assert str(ServerStatus(5, "v", Duration())).split("\n") == [
+        "status: 5",
+        "version: v",
+        "uptime: seconds: 0",
+        "nanos: 0",
+    ]
 
 
 def test_status():

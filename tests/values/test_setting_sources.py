@@ -61,33 +61,20 @@ def assert_silent(error):
 # Where a setting comes from
 
 
-@pytest.mark.parametrize("sources", range(16))
 @pytest.mark.parametrize("name", NAMES)
-def test_precedence(name, sources, tmp_path):
+def test_precedence(name, tmp_path):
     """The argument wins over the file of the caller, that over the environment, that over the environment's file."""
-    arguments = {other: value for other, value in KEY.items() if other != name}
-    env = {}
-    winner = "default"
-    order = ["shared", "environment", "file", "argument"]
-    chosen = [source for bit, source in enumerate(order) if sources >> bit & 1]
-    for source in chosen:
-        value = winner = value_from(name, source)
-        if source == "argument":
-            arguments[name] = value
-        elif source == "environment":
-            env[f"ENSIGN_{name.upper()}"] = value
-        elif source == "file":
-            arguments["cred_path"] = write(tmp_path / "file", {NAMES[name]: value})
-        else:
-            env["ENSIGN_CREDENTIALS"] = write(tmp_path / "shared", {NAMES[name]: value})
-    if not chosen and name in KEY:
-        with pytest.raises(EnsignSettingsError, match=f"^{name} required"):
-            load(env=env, **arguments)
-        return
-    found = load(env=env, **arguments)
-    value = getattr(found.credentials, name) if name in KEY else getattr(found, name)
-    defaults = {"endpoint": DEFAULT_ENDPOINT, "auth_url": DEFAULT_AUTH_URL}
-    assert value == (defaults[name] if not chosen else winner)
+    file, shared = (write(tmp_path / source, {NAMES[name]: value_from(name, source)}) for source in ("file", "shared"))
+    for chosen in range(1, 16):
+        sources = [source for bit, source in enumerate(("shared", "env", "file", "argument")) if chosen >> bit & 1]
+        arguments = {other: value for other, value in KEY.items() if other != name}
+        if "argument" in sources:
+            arguments[name] = value_from(name, "argument")
+        arguments["cred_path"] = file if "file" in sources else ""
+        env = {f"ENSIGN_{name.upper()}": value_from(name, "env")} if "env" in sources else {}
+        found = load(env={**env, "ENSIGN_CREDENTIALS": shared if "shared" in sources else ""}, **arguments)
+        value = getattr(found.credentials, name) if name in KEY else getattr(found, name)
+        assert value == value_from(name, sources[-1]), sources
 
 
 def test_defaults():
@@ -129,8 +116,9 @@ def test_parts_from_two_sources(tmp_path):
 
 
 def test_file_of_the_environment_is_not_needed():
-    """A program that names its key itself is not stopped by a file of the environment that is not there."""
-    assert load(env={"ENSIGN_CREDENTIALS": "/nonexistent"}, **KEY).credentials == Credentials("me", SECRET)
+    """A program that names everything itself is not stopped by a file of the environment that is not there."""
+    everything = dict(KEY, endpoint="here:1", auth_url="http://here:2")
+    assert load(env={"ENSIGN_CREDENTIALS": "/nonexistent"}, **everything).credentials == Credentials("me", SECRET)
 
 
 # What is missing or wrong
@@ -182,16 +170,15 @@ def test_missing_credentials(arguments, missing):
     ],
     ids="absent cut comma text empty latin list string number id secret null bool endpoint one case deep long".split(),
 )
-@pytest.mark.parametrize("way", ["cred_path", "ENSIGN_CREDENTIALS"])
-def test_bad_file(content, words, way, tmp_path):
+def test_bad_file(content, words, tmp_path):
     """A file that cannot be used is an error that names it, on either way, and never what stands in it."""
     path = str(tmp_path / "key.json") if content is None else write(tmp_path / "key.json", content)
-    arguments = {"cred_path": path, "env": {}} if way == "cred_path" else {"env": {way: path}}
-    with pytest.raises(EnsignSettingsError, match=words) as caught:
-        load(**arguments)
-    if "required" not in words:
-        assert path in str(caught.value)
-    assert_silent(caught.value)
+    for arguments in ({"cred_path": path, "env": {}}, {"env": {"ENSIGN_CREDENTIALS": path}}):
+        with pytest.raises(EnsignSettingsError, match=words) as caught:
+            load(**arguments)
+        if "required" not in words:
+            assert path in str(caught.value)
+        assert_silent(caught.value)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "."], ids=["zero", "folder"])
@@ -202,12 +189,12 @@ def test_bad_path(path):
 
 
 @pytest.mark.parametrize("name", ["client_id", "client_secret", "cred_path", "endpoint", "auth_url"])
-@pytest.mark.parametrize("value", [5, True, SECRET.encode(), [SECRET]], ids=["int", "bool", "bytes", "list"])
-def test_not_a_text(name, value):
+def test_not_a_text(name):
     """An argument of the wrong type is a TypeError that names it and its type, and not the value."""
-    with pytest.raises(TypeError, match=f"{name} must be a string, got {type(value).__name__}") as caught:
-        load(**{**KEY, "env": {}, name: value})
-    assert_silent(caught.value)
+    for value in (5, True, SECRET.encode(), [SECRET]):
+        with pytest.raises(TypeError, match=f"{name} must be a string, got {type(value).__name__}") as caught:
+            load(**{**KEY, "env": {}, name: value})
+        assert_silent(caught.value)
 
 
 @pytest.mark.parametrize("name", ["client_id", "client_secret", "endpoint", "auth_url"])
@@ -231,35 +218,35 @@ def test_endpoint(endpoint):
     assert load(env={"ENSIGN_ENDPOINT": endpoint}, **KEY).endpoint == endpoint
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "words"),
-    [
-        ("localhost", "must be host:port"),
-        ("localhost:", "must be host:port"),
-        (":443", "must be host:port"),
-        ("localhost:http", "must be host:port"),
-        ("localhost:0", "must be host:port"),
-        ("localhost:65536", "must be host:port"),
-        ("localhost:-1", "must be host:port"),
-        ("localhost:4 4", "must be host:port"),
-        ("localhost:²", "must be host:port"),
-        ("https://ensign.rotational.app:443", "must be host:port"),
-        ("https://ensign.rotational.app", "must be host:port"),
-        ("localhost:443/", "must be host:port"),
-        ("[::1]", "must be host:port"),
-        ("::1", "needs brackets"),
-        ("::1:5356", "needs brackets"),
-        ("fe80::1:2:5356", "needs brackets"),
-    ],
-)
-def test_bad_endpoint(endpoint, words):
+BAD_ENDPOINTS = [
+    ("localhost", "must be host:port"),
+    ("localhost:", "must be host:port"),
+    (":443", "must be host:port"),
+    ("localhost:http", "must be host:port"),
+    ("localhost:0", "must be host:port"),
+    ("localhost:65536", "must be host:port"),
+    ("localhost:-1", "must be host:port"),
+    ("localhost:4 4", "must be host:port"),
+    ("localhost:²", "must be host:port"),
+    ("https://ensign.rotational.app:443", "must be host:port"),
+    ("https://ensign.rotational.app", "must be host:port"),
+    ("localhost:443/", "must be host:port"),
+    ("[::1]", "must be host:port"),
+    ("::1", "needs brackets"),
+    ("::1:5356", "needs brackets"),
+    ("fe80::1:2:5356", "needs brackets"),
+]
+
+
+def test_bad_endpoint():
     """Anything else is an error that shows it and a right one."""
-    for refuse in (check_endpoint, lambda text: load(endpoint=text, env={}, **KEY)):
-        with pytest.raises(EnsignSettingsError, match=words) as caught:
-            refuse(endpoint)
-        assert repr(endpoint) in str(caught.value)
-        assert ":5356" in str(caught.value)
-        assert_silent(caught.value)
+    for endpoint, words in BAD_ENDPOINTS:
+        for refuse in (check_endpoint, lambda text: load(endpoint=text, env={}, **KEY)):
+            with pytest.raises(EnsignSettingsError, match=words) as caught:
+                refuse(endpoint)
+            assert repr(endpoint) in str(caught.value)
+            assert ":5356" in str(caught.value)
+            assert_silent(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -337,28 +324,28 @@ def test_embedded_needs_no_file():
 # Flags
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        *[(word, True) for word in "1 y t yes true on YES True ON".split()],
-        *[(word, False) for word in "0 f n no false off NO False OFF".split()],
-        ("", False),
-        (" true ", True),
-        (" ", False),
-    ],
-)
-def test_flags(word, expected):
+FLAGS = [
+    *[(word, True) for word in "1 y t yes true on YES True ON".split()],
+    *[(word, False) for word in "0 f n no false off NO False OFF".split()],
+    ("", False),
+    (" true ", True),
+    (" ", False),
+]
+
+
+def test_flags():
     """The flags of the environment know the same words, in any case."""
-    assert load(env={"ENSIGN_INSECURE": word}, **KEY).insecure is expected
-    assert (load(env={"ENSIGN_NO_AUTHENTICATION": word}, **KEY).credentials is None) is expected
+    for word, expected in FLAGS:
+        assert load(env={"ENSIGN_INSECURE": word}, **KEY).insecure is expected, word
+        assert (load(env={"ENSIGN_NO_AUTHENTICATION": word}, **KEY).credentials is None) is expected, word
 
 
 @pytest.mark.parametrize("name", ["ENSIGN_INSECURE", "ENSIGN_NO_AUTHENTICATION"])
-@pytest.mark.parametrize("word", ["maybe", "2", "tru"])
-def test_bad_flag(name, word):
+def test_bad_flag(name):
     """Another word is an error that names flag, word and what there is."""
-    with pytest.raises(EnsignSettingsError, match=f"{name} must be one of true, false.*got '{word}'"):
-        load(env={name: word}, **KEY)
+    for word in ("maybe", "2", "tru"):
+        with pytest.raises(EnsignSettingsError, match=f"{name} must be one of true, false.*got '{word}'"):
+            load(env={name: word}, **KEY)
 
 
 @pytest.mark.parametrize(("argument", "word", "expected"), [(True, "0", True), (False, "1", False), (None, "1", True)])
