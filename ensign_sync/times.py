@@ -52,9 +52,7 @@ class Instant(datetime):
 
     @classmethod
     def _of(cls, at: datetime, rest: int) -> "Instant":
-        self = cls(
-            at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond, tzinfo=timezone.utc
-        )
+        self = cls(at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond, at.tzinfo, fold=at.fold)
         self._below_microsecond = rest
         return self
 
@@ -80,9 +78,10 @@ class Instant(datetime):
     def __add__(self, other: timedelta) -> "Instant":
         # Python 3.7 would return a plain datetime, and later ones forget the nanoseconds.
         later: Any = datetime.__add__(self, other)
-        if later is NotImplemented or later.tzinfo is None:
+        if later is NotImplemented:
             return later  # type: ignore[no-any-return]
-        return Instant._of(later.astimezone(timezone.utc), self._below_microsecond)
+        # The zone stays: time zones themselves add to an instant to convert it.
+        return Instant._of(later, self._below_microsecond)
 
     __radd__ = __add__
 

@@ -1,6 +1,4 @@
-"""What tests share: nodes and clients of their own, and the threads that must not stay."""
-
-import threading
+"""Nodes and clients for the tests that want one."""
 
 import pytest
 
@@ -19,14 +17,3 @@ def client(node):
     """A client of the node."""
     with node.client() as connected:
         yield connected
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays():
-    """Whatever a test did, the threads of the library end with it."""
-    yield
-    left = [thread for thread in threading.enumerate() if thread.name.startswith("ensign-")]
-    for thread in left:
-        thread.join(10.0)
-    stubborn = [thread.name for thread in left if thread.is_alive()]
-    assert not stubborn, f"threads left behind: {stubborn}"

@@ -2,9 +2,8 @@
 
 from typing import List, Tuple
 
-import pytest
-
 from ensign_sync.ensql import Kind, Lexer, quote
+from tests.tables import each
 
 
 def tokens(text: str) -> List[Tuple[str, Kind]]:
@@ -38,7 +37,7 @@ def test_sign() -> None:
         assert first(sign + sign) == (sign, kind, 1)
 
 
-@pytest.mark.parametrize(
+@each(
     "text, word",
     [
         ("orders", "OR"),
@@ -61,7 +60,7 @@ def test_reserved_prefix(text: str, word: str) -> None:
     assert first(text)[0] == word
 
 
-@pytest.mark.parametrize(
+@each(
     "text, value",
     [
         ("'x'", "x"),
@@ -136,7 +135,7 @@ def test_positions_are_bytes() -> None:
     assert lexer.position == 12
 
 
-@pytest.mark.parametrize(
+@each(
     "text, quoted",
     [
         ("", '""'),

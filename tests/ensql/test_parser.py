@@ -19,6 +19,7 @@ from ensign_sync.ensql import (
     parse,
 )
 from ensign_sync.exceptions import InvalidQueryError
+from tests.tables import each
 
 
 def compare(field: str, value: str, operator: str = "=", kind: Kind = Kind.NUMERIC) -> Comparison:
@@ -55,13 +56,13 @@ ACCEPTED: List[Tuple[str, Query]] = [
 ]
 
 
-@pytest.mark.parametrize("text, query", ACCEPTED)
+@each("text, query", ACCEPTED)
 def test_accepted(text: str, query: Query) -> None:
     """A valid query is carried whole: fields, aliases, topic, schema, version, condition, bounds."""
     assert parse(text) == query
 
 
-@pytest.mark.parametrize(
+@each(
     "text, value, kind",
     [
         (r"'it\'s'", r"it\'s", Kind.QUOTED),
@@ -90,7 +91,7 @@ def show(condition: Condition) -> str:
     return f"({show(condition.left)} {condition.operator} {show(condition.right)})"
 
 
-@pytest.mark.parametrize(
+@each(
     "text, tree",
     [
         ("a AND b AND c", "((a AND b) AND c)"),
@@ -222,7 +223,7 @@ def refusal(text: str) -> str:
     return caught.value.details
 
 
-@pytest.mark.parametrize("around", ["{}", "\u3000\n{} "])
+@each("around", ["{}", "\u3000\n{} "])
 def test_syntax_error(around: str) -> None:
     """A syntax error has the server's words, with the byte position in the trimmed text."""
     words = [f'syntax error at position {place} near "{near}": {why}' for _, place, near, why in SYNTAX_ERRORS]
@@ -232,7 +233,7 @@ def test_syntax_error(around: str) -> None:
 UNHANDLED = 'parser has reached an unhandled state: expected ")" but received '
 
 
-@pytest.mark.parametrize(
+@each(
     "text, details",
     [
         ("", "empty query is invalid"),
@@ -254,7 +255,7 @@ def test_error_without_position(text: str, details: str) -> None:
     assert refusal(text) == details
 
 
-@pytest.mark.parametrize(
+@each(
     "text, position, near",
     [
         ('SELECT * FROM "x"', 14, r"\"x\""),
@@ -289,7 +290,7 @@ def test_panic_is_picklable() -> None:
     assert (type(error), error.details) == (ParserPanic, "why")
 
 
-@pytest.mark.parametrize(
+@each(
     "text, version",
     [
         ("0", 0),
@@ -317,8 +318,8 @@ def test_version(text: str, version: Any) -> None:
         assert parse(query).version == version
 
 
-@pytest.mark.parametrize("word", ["offset", "limit"])
-@pytest.mark.parametrize(
+@each("word", ["offset", "limit"])
+@each(
     "text, number",
     [
         ("0", 0),

@@ -19,6 +19,7 @@ from ensign_sync.protocol.retry import History
 from ensign_sync.protocol.tokens import Action, Tokens
 from ensign_sync.settings import Reconnect
 from tests.size import by_size
+from tests.tables import each
 
 POLICY = Reconnect(initial=0.1, maximum=30.0, factor=2.0)
 
@@ -41,13 +42,13 @@ FINAL = [
 ]
 
 
-@pytest.mark.parametrize("error", RETRIABLE, ids=repr)
+@each("error", RETRIABLE, ids=repr)
 def test_passing_faults_are_tried_again(error):
     """What may pass is tried again, within the interval."""
     assert retry.decide(error, History(), 0.5, POLICY) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("error", FINAL, ids=repr)
+@each("error", FINAL, ids=repr)
 def test_lasting_faults_are_not(error):
     """What will not pass by itself is given up at once."""
     assert retry.decide(error, History(), 0.5, POLICY) is None
@@ -95,7 +96,7 @@ def pair(access_from=0.0, access_until=3600.0, refresh_from=2700.0, refresh_unti
     return Tokens("access", "refresh", access_from, access_until, refresh_from, refresh_until)
 
 
-@pytest.mark.parametrize(
+@each(
     ("now", "held", "wanted"),
     [
         (0, None, Action.AUTHENTICATE),
@@ -136,7 +137,7 @@ def test_tokens_without_optional_times():
     assert (read.access_from, read.refresh_until) == (3600, 0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("access", "why"),
     [
         ("no token", "1 parts"),

@@ -11,6 +11,7 @@ from ensign_sync.protocol.frames import Ack, CloseStream, Delivery, Nack, Ready,
 from ensign_sync.protocol.machine import Input, State, stream_ended
 from ensign_sync.protocol.publish_stream import PublishProtocol
 from ensign_sync.protocol.subscribe_stream import SubscribeProtocol
+from tests.tables import each
 
 TOPIC = "weather"
 TOPIC_ID = ULID("01HFQX2V7Z8Q3M5N6P7R8S9T0V").bytes
@@ -59,7 +60,7 @@ PUBLISHER_INPUTS = {
 }
 
 
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+@each("state", State, ids=lambda state: state.name)
 def test_publisher_row(state):
     """A publisher takes the inputs of its table, moves where it says, and refuses all others by name."""
     for given, pending, closing in itertools.product(PUBLISHER_INPUTS, (False, True), (False, True)):
@@ -113,7 +114,7 @@ SUBSCRIBER_INPUTS = {
 SUBSCRIBER_STATES = [state for state in State if state not in (State.DRAINING, State.CLOSING)]
 
 
-@pytest.mark.parametrize("state", SUBSCRIBER_STATES, ids=lambda state: state.name)
+@each("state", SUBSCRIBER_STATES, ids=lambda state: state.name)
 def test_subscriber_row(state):
     """A subscriber takes the inputs of its table, moves where it says, and refuses all others by name."""
     for given, give in SUBSCRIBER_INPUTS.items():
