@@ -9,31 +9,23 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from . import ensql, settings
 from .ack import Ack
 from .catalog import Catalog
-from .cursor import Cursor
-from .events import Event
+from .cursor import Asked, Cursor, checked_query, open_cursor, query_text
 from .exceptions import (
     ConcurrencyError,
     EnsignClientClosingError,
-    EnsignError,
-    EnsignInvalidArgument,
     EnsignSettingsError,
     EnsignTimeoutError,
-    EnSQLError,
-    InvalidQueryError,
-    QueryNoRows,
 )
 from .handover.clock import Deadline, Patience
 from .handover.inbox import Inbox
 from .handover.receipt import PublishFuture
-from .handover.watchdog import Watched
-from .ids import ULID
 from .settings import Reconnect
 from .status import ServerStatus
 from .streams.batch import Batch, outcome_of_future, prepare, ready_stream
 from .streams.connection import Connection, Options
 from .streams.driver import Outage
 from .streams.publishing import Window
-from .subscription import Subscription
+from .subscription import Subscription, group_name, refuse_unsupported
 
 logger = logging.getLogger("ensign_sync")
 
@@ -234,7 +226,7 @@ class Ensign(Catalog):
             EnsignSettingsError: (a ValueError) An argument that this version cannot honour.
             AuthenticationError, EnsignConnectionError, EnsignRPCError: As their names say.
         """
-        _refuse_unsupported(start=start, checkpoint=checkpoint, query=query, params=params, on_gap=on_gap)
+        refuse_unsupported(start=start, checkpoint=checkpoint, query=query, params=params, on_gap=on_gap)
         wanted = topics[0] if len(topics) == 1 and isinstance(topics[0], (list, tuple)) else topics
         for topic in wanted:
             self._check_topic(topic)
@@ -242,7 +234,7 @@ class Ensign(Catalog):
             raise EnsignSettingsError("max_buffered and max_buffered_bytes must be positive")
         connection = self._connected()
         inbox = Inbox(max_buffered, max_buffered_bytes)
-        stream = connection.subscriber(list(wanted), inbox, _group_name(consumer_group))
+        stream = connection.subscriber(list(wanted), inbox, group_name(consumer_group))
         try:
             stream.open(self._patience(None), self._settings.endpoint)
         except BaseException:
@@ -264,28 +256,16 @@ class Ensign(Catalog):
             QueryNoRows: It selects nothing.
             EnSQLError: It is valid and asks for what neither the server nor this version evaluates.
         """
-        parsed = _checked_query(query)
-        connection = self._connected()
-        for last_try in (False, True):
-            cursor = self._open_cursor(connection, query, params, include_duplicates, timeout, parsed.limit)
-            try:
-                if cursor._peek():
-                    return cursor
-            except EnsignInvalidArgument as error:
-                raise InvalidQueryError(f"{error.details}: {parsed.topic}") from error
-            except EnsignError as error:
-                if last_try or not (error.code == "UNAUTHENTICATED" or isinstance(error, ConnectionError)):
-                    raise
-                continue
-            cursor.close()
-            raise QueryNoRows(f"no rows in result set: {query}")
-        raise AssertionError("unreachable: the loop returns or raises")
+        parsed = checked_query(query)
+        names = {id: name for name, id in (self._cache or {}).items()}
+        connection, patience = self._connected(), self._patience(timeout)
+        return open_cursor(connection, parsed, Asked(query, params, include_duplicates, timeout), names, patience)
 
     def explain_query(
         self, query: str, params: Optional[Mapping[str, Any]] = None, include_duplicates: bool = False
     ) -> str:
         """Return how the server would run a query; the real server answers EnsignRPCError UNIMPLEMENTED."""
-        ensql.parse(_query_text(query))
+        ensql.parse(query_text(query))
         return self._connected().unary.explain(query, params, include_duplicates, self._timeout)
 
     # the server and the client itself
@@ -333,6 +313,11 @@ class Ensign(Catalog):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint that the client was made for."""
+        return self._settings.endpoint
 
     def __repr__(self) -> str:
         return f"Ensign(endpoint={self._settings.endpoint!r})"
@@ -384,47 +369,6 @@ class Ensign(Catalog):
         if not topic:
             raise ValueError("topic is required")
 
-    def _open_cursor(
-        self,
-        connection: Connection,
-        query: str,
-        params: Optional[Mapping[str, Any]],
-        include_duplicates: bool,
-        timeout: Optional[float],
-        limit: Optional[int],
-    ) -> Cursor:
-        patience = self._patience(timeout)
-        reading = connection.unary.query(query, params, include_duplicates, timeout)
-        names = {id: name for name, id in (self._cache or {}).items()}
-        waiting = [False]
-
-        def rows() -> Iterator[Event]:
-            iterator = iter(reading)
-            while True:
-                waiting[0] = True
-                try:
-                    row = next(iterator, None)
-                finally:
-                    waiting[0] = False
-                if row is None:
-                    return
-                patience.progress()
-                topic_id = ULID(row.topic_id) if len(row.topic_id) == ULID.size else None
-                yield connection.decode_event(row, names.get(topic_id, "") if topic_id else "")
-
-        def remaining() -> Optional[float]:
-            return patience.remaining() if waiting[0] else None
-
-        watched = Watched(remaining, reading.cancel)
-        connection.watchdog.add(watched)
-        return Cursor(
-            rows(),
-            cancel=reading.cancel,
-            release=lambda: connection.watchdog.remove(watched),
-            timed_out=lambda: patience.passed,
-            limit=limit,
-        )
-
 
 #: The clients that have a connection. They are kept even if the program forgets them: their events are on the way.
 _open_clients: Set[Ensign] = set()
@@ -449,51 +393,3 @@ def _spread(events: Tuple[Any, ...]) -> Tuple[Iterable[Any], bool]:
     if not events:
         raise ValueError("no events provided")
     return events, True
-
-
-def _group_name(group: Any) -> str:
-    if group is None:
-        return ""
-    name = group if isinstance(group, str) else str(getattr(group, "name", "") or "")
-    if not name:
-        raise ValueError("consumer_group must be a name, or have one")
-    logger.warning("the server ignores consumer groups: every subscriber of %r gets every event", name)
-    return name
-
-
-def _refuse_unsupported(**given: Any) -> None:
-    """Raise for arguments that a later version will honour: silence would look as if they worked."""
-    start = given.pop("start")
-    if not (isinstance(start, str) and start in ("recent", "latest")):
-        raise EnsignSettingsError(
-            f"start={start!r} is not available in this version: a subscription starts now ('latest');"
-            " read earlier events with query('SELECT * FROM topic')"
-        )
-    for name, value in given.items():
-        if value:
-            raise EnsignSettingsError(f"{name} is not available in this version: leave it out of subscribe()")
-
-
-def _query_text(query: Any) -> str:
-    if not isinstance(query, str):
-        raise TypeError(f"expected type 'str' for query, got '{type(query).__name__}'")
-    if not query.strip():
-        raise InvalidQueryError("empty query is invalid")
-    return query
-
-
-def _checked_query(query: Any) -> ensql.Query:
-    """Parse a query before it is sent: the real server answers some invalid ones with OK and no rows."""
-    parsed = ensql.parse(_query_text(query))
-    unsupported = [
-        word
-        for word, there in (("WHERE", parsed.where), ("a list of fields", parsed.fields), ("a schema", parsed.schema))
-        if there
-    ]
-    if unsupported:
-        raise EnSQLError(
-            f"the server ignores {' and '.join(unsupported)} and would return every event:"
-            " use SELECT * FROM topic [OFFSET n] [LIMIT n] and filter the rows"
-        )
-    return parsed
-

@@ -1,10 +1,24 @@
 """The rows of a query."""
 
 import threading
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
+from . import ensql
 from .events import Event
-from .exceptions import ConcurrencyError, CursorClosedError, EnsignError, EnsignTimeoutError
+from .exceptions import (
+    ConcurrencyError,
+    CursorClosedError,
+    EnsignError,
+    EnsignInvalidArgument,
+    EnsignTimeoutError,
+    EnSQLError,
+    InvalidQueryError,
+    QueryNoRows,
+)
+from .handover.clock import Patience
+from .handover.watchdog import Watched
+from .ids import ULID
+from .streams.connection import Connection
 
 
 class Cursor:
@@ -123,3 +137,97 @@ class Cursor:
         self._at_end = True
         self._cancel()
         self._release()
+
+
+class Asked(NamedTuple):
+    """A query as it goes to the server."""
+
+    query: str
+    params: Optional[Mapping[str, Any]]
+    include_duplicates: bool
+    timeout: Optional[float]
+
+
+def open_cursor(
+    connection: Connection, parsed: ensql.Query, asked: Asked, names: Mapping[ULID, str], patience: Patience
+) -> Cursor:
+    """Start a query and wait for its first row; tried once more if the connection or the token was of the past.
+
+    Raises:
+        InvalidQueryError: The server does not take it.
+        QueryNoRows: It selects nothing.
+    """
+    for last_try in (False, True):
+        cursor = _start(connection, asked, names, patience, parsed.limit)
+        try:
+            if cursor._peek():
+                return cursor
+        except EnsignInvalidArgument as error:
+            raise InvalidQueryError(f"{error.details}: {parsed.topic}") from error
+        except EnsignError as error:
+            if last_try or not (error.code == "UNAUTHENTICATED" or isinstance(error, ConnectionError)):
+                raise
+            continue
+        cursor.close()
+        raise QueryNoRows(f"no rows in result set: {asked.query}")
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _start(
+    connection: Connection, asked: Asked, names: Mapping[ULID, str], patience: Patience, limit: Optional[int]
+) -> Cursor:
+    reading = connection.unary.query(asked.query, asked.params, asked.include_duplicates, asked.timeout)
+    waiting = [False]
+
+    def rows() -> Iterator[Event]:
+        iterator = iter(reading)
+        while True:
+            waiting[0] = True
+            try:
+                row = next(iterator, None)
+            finally:
+                waiting[0] = False
+            if row is None:
+                return
+            patience.progress()
+            topic_id = ULID(row.topic_id) if len(row.topic_id) == ULID.size else None
+            yield connection.decode_event(row, names.get(topic_id, "") if topic_id else "")
+
+    def remaining() -> Optional[float]:
+        return patience.remaining() if waiting[0] else None
+
+    # The rows are read on the thread that asks for them, which a silent server would hold for ever.
+    watched = Watched(remaining, reading.cancel)
+    connection.watchdog.add(watched)
+    return Cursor(
+        rows(),
+        cancel=reading.cancel,
+        release=lambda: connection.watchdog.remove(watched),
+        timed_out=lambda: patience.passed,
+        limit=limit,
+    )
+
+
+def query_text(query: Any) -> str:
+    """Return the query if it is a text with something in it."""
+    if not isinstance(query, str):
+        raise TypeError(f"expected type 'str' for query, got '{type(query).__name__}'")
+    if not query.strip():
+        raise InvalidQueryError("empty query is invalid")
+    return query
+
+
+def checked_query(query: Any) -> ensql.Query:
+    """Parse a query before it is sent: the real server answers some invalid ones with OK and no rows."""
+    parsed = ensql.parse(query_text(query))
+    unsupported = [
+        word
+        for word, there in (("WHERE", parsed.where), ("a list of fields", parsed.fields), ("a schema", parsed.schema))
+        if there
+    ]
+    if unsupported:
+        raise EnSQLError(
+            f"the server ignores {' and '.join(unsupported)} and would return every event:"
+            " use SELECT * FROM topic [OFFSET n] [LIMIT n] and filter the rows"
+        )
+    return parsed

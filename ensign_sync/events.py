@@ -146,6 +146,10 @@ class Event:
         self.meta: Dict[str, str] = _checked_meta(meta)
         self.created: Optional[Instant] = times.now()
 
+    def __getstate__(self) -> Dict[str, Any]:
+        # A copy, perhaps in another process, belongs to no stream.
+        return {name: value for name, value in vars(self).items() if name != "_handle"}
+
     @property
     def state(self) -> EventState:
         """Where the event is between its making and its acknowledgement."""
@@ -311,7 +315,7 @@ def from_object(obj: Any, mimetype: Union[str, int, None] = None, encoder: Any =
     """
     if isinstance(obj, Event) and encoder is None:
         return obj
-    kind = mimetypes.parse(mimetype) if mimetype is not None else None
+    kind = None if mimetype is None or mimetype == "" else mimetypes.parse(mimetype)
     if encoder is not None:
         if kind is None:
             raise ValueError("mimetype must be provided if encoder is provided")

@@ -123,6 +123,7 @@ class NackError(PublishError):
         self.code = code
         self.error = error
         self.details = str(error)
+        self.retriable = code in RETRIABLE_NACKS
 
     def __str__(self) -> str:
         refused = len(self.failures)
@@ -210,7 +211,8 @@ class EnsignConnectionError(EnsignError, ConnectionError):
     retriable = True
 
     def __init__(self, endpoint: str = "", code: Any = None, details: str = "", hint: str = "") -> None:
-        super().__init__(endpoint, code, details, hint)
+        super().__init__("")  # more arguments would be taken for the errno and file name of an OSError
+        self.args = (endpoint, code, details, hint)
         self.endpoint = endpoint
         self.code = code
         self.details = details
@@ -325,6 +327,9 @@ class NodeError(EnsignError):
 class NodeStorageError(NodeError):
     """The data file of an embedded node cannot be used; nothing in it was changed."""
 
+
+#: Nack codes of which the server itself says "please try again": consensus, sharding and internal failures.
+RETRIABLE_NACKS = frozenset([6, 7, 9])
 
 #: gRPC statuses after which the same call may succeed later (docs/protocol.rst, "Statuses").
 RETRIABLE_CODES = frozenset(

@@ -1,16 +1,19 @@
 """A subscription: the events of some topics, one after the other."""
 
+import logging
 import queue
 import threading
 from typing import Any, Callable, Dict, List, Optional
 
 from .events import Event, EventState
-from .exceptions import EnsignClientClosingError, EnsignError
+from .exceptions import EnsignClientClosingError, EnsignError, EnsignSettingsError
 from .handover.clock import Deadline
 from .handover.inbox import Inbox, InboxClosed
 from .ids import ULID
 from .nack import UNPROCESSED
 from .streams.subscribing import SubscribeStream
+
+logger = logging.getLogger("ensign_sync")
 
 
 class Subscription:
@@ -137,3 +140,27 @@ class Subscription:
         if first and event.id is not None:
             tell()
         return event._state is state
+
+
+def group_name(group: Any) -> str:
+    """Return the name of a consumer group, which may be a text or have one; empty for none."""
+    if group is None:
+        return ""
+    name = group if isinstance(group, str) else str(getattr(group, "name", "") or "")
+    if not name:
+        raise ValueError("consumer_group must be a name, or have one")
+    logger.warning("the server ignores consumer groups: every subscriber of %r gets every event", name)
+    return name
+
+
+def refuse_unsupported(**given: Any) -> None:
+    """Raise for arguments that a later version will honour: silence would look as if they worked."""
+    start = given.pop("start")
+    if not (isinstance(start, str) and start in ("recent", "latest")):
+        raise EnsignSettingsError(
+            f"start={start!r} is not available in this version: a subscription starts now ('latest');"
+            " read earlier events with query('SELECT * FROM topic')"
+        )
+    for name, value in given.items():
+        if value:
+            raise EnsignSettingsError(f"{name} is not available in this version: leave it out of subscribe()")

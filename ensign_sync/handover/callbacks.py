@@ -69,11 +69,14 @@ class CallbackThread:
                     return
                 function, args = self._waiting.popleft()
                 self._changed.notify_all()
-            _call(function, args)
+            try:
+                _call(function, args)
+            except BaseException:  # sys.exit(), say: it would end this thread, and no further callback would run
+                logger.exception("a callback wanted to end its thread; it goes on")
 
 
 def _call(function: Callable[..., Any], args: Tuple[Any, ...]) -> None:
     try:
         function(*args)
-    except BaseException:  # sys.exit() too: it would end this thread, and no further callback would run
+    except Exception:
         logger.exception("a callback raised; the client goes on")

@@ -65,7 +65,11 @@ class Patience:
         """Tell whether no time is left."""
         return self._deadline.passed
 
-    def progress(self) -> None:
-        """Something moved: start again, unless the limit is a total."""
+    def progress(self, at: Optional[float] = None) -> None:
+        """Something moved, now or at a point of the clock: count from there, unless the limit is a total."""
         if not self._total:
-            self._deadline = Deadline(self._seconds, self._clock)
+            later = Deadline(self._seconds, self._clock)
+            if at is not None:
+                later.at = at + self._seconds
+            if later.at is not None and self._deadline.at is not None and later.at > self._deadline.at:
+                self._deadline = later

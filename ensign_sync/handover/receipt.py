@@ -10,15 +10,17 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TimeoutError_  # the builtin only from 3.11 on
 from typing import Any, Callable, Deque, Optional, Tuple
 
-from .clock import Patience
+from .clock import Clock, Patience
 
 
 class Collector:
     """Gathers the outcomes of many events for the one thread that waits for them."""
 
-    __slots__ = ("outcomes", "_wanted", "_condition")
+    __slots__ = ("outcomes", "_wanted", "_condition", "_clock", "_last")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Optional[Clock] = None) -> None:
+        self._clock = clock or Clock()
+        self._last = self._clock.now()  # when the last outcome came
         self.outcomes: Deque[Tuple[int, Any]] = deque()
         self._wanted: float = float("inf")
         self._condition = threading.Condition(threading.Lock())
@@ -26,6 +28,7 @@ class Collector:
     def settle(self, index: int, outcome: Any) -> None:
         """Add an outcome, and wake the waiting thread if it was the last that it waits for."""
         self.outcomes.append((index, outcome))
+        self._last = self._clock.now()
         # The waiter states its wish before it looks, so one of the two sees the other; no lock on the way.
         if len(self.outcomes) >= self._wanted:
             with self._condition:
@@ -33,17 +36,14 @@ class Collector:
 
     def wait(self, count: int, patience: Patience) -> bool:
         """Block until there are ``count`` outcomes; False when the patience ends. Each outcome is progress."""
-        seen = len(self.outcomes)
         with self._condition:
             self._wanted = count
             try:
                 while len(self.outcomes) < count:
+                    patience.progress(self._last)
                     if patience.passed:
                         return False
                     self._condition.wait(patience.remaining())
-                    if len(self.outcomes) > seen:
-                        seen = len(self.outcomes)
-                        patience.progress()
             finally:
                 self._wanted = float("inf")
         return True

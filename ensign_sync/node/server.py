@@ -14,6 +14,7 @@ from ..events import Event
 from ..exceptions import NodeError
 from ..handover.clock import Deadline
 from ..ids import ULID
+from ..settings import Credentials
 from ..wire.codec import decode_event, decode_row
 from . import claims
 from .auth import PERMISSIONS, ApiKey, AuthServer, AuthService
@@ -69,6 +70,7 @@ class Node:
         self.strict = strict
         self._host = host
         self._stopped = False
+        self._stopping = threading.Lock()
         with contextlib.ExitStack() as undo:
             self._log = Log(path)
             undo.callback(self._log.close)
@@ -117,8 +119,11 @@ class Node:
         """Return a client of this node; ``options`` are those of ``Ensign``. The caller closes it."""
         from ..client import Ensign
 
-        settings = {"endpoint": self.endpoint, "insecure": True, "auth_url": self.auth_url, **options}
-        return Ensign(self.client_id, self.client_secret, **settings)
+        given = {"endpoint": self.endpoint, "insecure": True, "auth_url": self.auth_url, **options}
+        made = Ensign(self.client_id, self.client_secret, **given)
+        # Whatever the environment says: this node wants a token.
+        made._settings = made._settings._replace(credentials=Credentials(self.client_id, self.client_secret))
+        return made
 
     def ensure_topics(self, names: Iterable[str]) -> None:
         """Make topics unless they exist; ValueError if a name breaks the rules."""
@@ -143,17 +148,19 @@ class Node:
 
     def stop(self, grace: float = 0.0) -> None:
         """Stop: streams get ``grace`` seconds to end by themselves. From any thread, any number of times."""
-        if self._stopped:
-            return
-        self._stopped = True
-        self._service.end()
-        deadline = Deadline(5.0 + grace)
-        ended = self._server.stop(grace)
-        ended.wait(deadline.remaining())
-        self._auth.close(deadline)
-        self._broker.close(deadline)
-        self._pool.shutdown()
-        self._log.close()
+        # Held to the end: who comes second waits until the node has stopped. Who was interrupted can try again.
+        with self._stopping:
+            if self._stopped:
+                return
+            deadline = Deadline(5.0 + grace)
+            ended = self._server.stop(grace)  # from here on no new call is taken
+            self._service.end()
+            ended.wait(deadline.remaining())
+            self._auth.close(deadline)
+            self._broker.close(deadline)
+            self._pool.shutdown()
+            self._log.close()
+            self._stopped = True
 
     def __enter__(self) -> "Node":
         return self

@@ -1,10 +1,11 @@
 """The gRPC service of a node: who may call, the two streams, and queries (docs/protocol.rst)."""
 
+import contextlib
 import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 import grpc
 
@@ -53,6 +54,7 @@ class Service:
         self.gatherer = Gatherer(log)
         self.started = time.monotonic()
         self._ending = threading.Event()
+        self._streams: Set[Callable[[], None]] = set()  # what ends each open stream
 
     def handlers(self) -> List[grpc.GenericRpcHandler]:
         """Return the handlers of all calls, for bytes."""
@@ -80,8 +82,21 @@ class Service:
         ]
 
     def end(self) -> None:
-        """Let the calls that wait for nothing but the end of the node come to theirs."""
+        """End the open streams well: what is due to publishers is sent first."""
         self._ending.set()
+        for finish in list(self._streams):
+            finish()
+
+    @contextlib.contextmanager
+    def open_stream(self, finish: Callable[[], None]) -> Iterator[None]:
+        """Count a stream among the open ones for as long as a block lasts."""
+        self._streams.add(finish)
+        try:
+            if self._ending.is_set():
+                finish()
+            yield
+        finally:
+            self._streams.discard(finish)
 
     # who may
 
@@ -195,12 +210,13 @@ class Service:
             if not context.add_callback(mailbox.end):
                 return
             spawn("node-reader", _read_answers, requests, session)
-            yield codec.encode_subscribe_ready(next(a.frame for a in actions if isinstance(a, Reply)))
-            while True:
-                event = mailbox.take()
-                if event is None:
-                    return
-                yield codec.encode_live(event.wrapper, event.committed_ns)
+            with self.open_stream(mailbox.end):
+                yield codec.encode_subscribe_ready(next(a.frame for a in actions if isinstance(a, Reply)))
+                while True:
+                    event = mailbox.take()
+                    if event is None:
+                        return
+                    yield codec.encode_live(event.wrapper, event.committed_ns)
         finally:
             self.broker.unsubscribe(mailbox)
 
@@ -231,6 +247,7 @@ class _PublishStream:
         # Guards the counts below and the session, which the reading thread and the writer of the log both touch.
         self._lock = threading.Lock()
         self._due = 0
+        self._finishing = False
         self._settled = threading.Condition(self._lock)
 
     def replies(self, requests: Iterator[bytes]) -> Iterator[bytes]:
@@ -239,13 +256,27 @@ class _PublishStream:
         if not self._context.add_callback(lambda: self._replies.put(self._END)):
             return
         spawn("node-reader", self._read, requests)
-        while True:
-            reply = self._replies.get()
-            if reply is self._END:
-                return
-            if isinstance(reply, End):
-                self._context.abort(getattr(grpc.StatusCode, reply.code), reply.details)
-            yield codec.encode_publisher_reply(reply)
+        with self._service.open_stream(self._finish):
+            while True:
+                reply = self._replies.get()
+                if reply is self._END:
+                    return
+                if isinstance(reply, End):
+                    self._context.abort(getattr(grpc.StatusCode, reply.code), reply.details)
+                yield codec.encode_publisher_reply(reply)
+
+    def _finish(self) -> None:
+        """The node stops: take nothing more in, and end the stream when nothing is due any more."""
+        with self._lock:
+            self._finishing = True
+            if self._due == 0:
+                self._say_farewell()
+
+    def _say_farewell(self) -> None:
+        """Put the last message and the end behind what is on its way. Needs the lock."""
+        if self._session.open:
+            self._replies.put(self._session.farewell())
+        self._replies.put(self._END)
 
     def _read(self, requests: Iterator[bytes]) -> None:
         """Take the requests, on a thread of its own, until the client half-closes or is gone."""
@@ -258,10 +289,7 @@ class _PublishStream:
             return
         with self._settled:
             self._settled.wait_for(lambda: self._due == 0, _LAST_COMMITS)
-            farewell = self._session.farewell()
-        if self._session.open:
-            self._replies.put(farewell)
-        self._replies.put(self._END)
+            self._say_farewell()
 
     def _take(self, data: bytes) -> bool:
         try:
@@ -270,6 +298,8 @@ class _PublishStream:
             self._replies.put(End("INTERNAL", "grpc: error unmarshalling request"))
             return False
         with self._lock:
+            if self._finishing:
+                return False
             actions = self._session.receive(frame)
         if self._session.open and not self._publisher:
             self._publisher = self._who()
@@ -314,9 +344,11 @@ class _PublishStream:
             else:
                 logger.error("an event could not be stored: %s", outcome)
                 reply = self._session.refused(local_id, INTERNAL)
+            self._replies.put(reply.frame)
             if self._due == 0:
                 self._settled.notify_all()
-        self._replies.put(reply.frame)
+                if self._finishing:
+                    self._say_farewell()
 
 
 def _read_answers(requests: Iterator[bytes], session: SubscriberSession) -> None:

@@ -144,6 +144,7 @@ class Batch:
                 except Exception:
                     self._settle_quietly()
                     raise
+                self._patience.progress()  # the time that the caller's own iterator takes is not the server's
                 if keep_acks:
                     self.acks.append(None)
                 self._publish_one(obj)

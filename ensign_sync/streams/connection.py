@@ -73,7 +73,7 @@ class Connection:
         with self._lock:
             if self._closed:
                 raise EnsignClientClosingError("the client is closed: make a new one to publish")
-            if self._publisher is not None and self._publisher.ended:
+            if self._publisher is not None and self._publisher.over:
                 self._remember(self._publisher)
                 self._publisher = None
             if self._publisher is None:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import random
 import threading
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
@@ -310,6 +310,47 @@ class StreamDriver:
 
     def _outage(self, error: Optional[BaseException], attempts: int, seconds: float) -> Outage:
         return Outage(self.machine.role, sorted(self.machine.topics), error, attempts, seconds)
+
+
+class Stream:
+    """What every stream tells of its driver. Any thread may call any method."""
+
+    def __init__(self, driver: StreamDriver) -> None:
+        self._driver = driver
+
+    @property
+    def over(self) -> bool:
+        """True once the stream was closed or failed for good."""
+        return bool(self._driver.machine.over)
+
+    @property
+    def state(self) -> str:
+        """The state of the machine."""
+        return str(self._driver.machine.state.name)
+
+    @property
+    def topics(self) -> Mapping[str, bytes]:
+        """The topics of the last connection, name to id."""
+        topics: Mapping[str, bytes] = self._driver.machine.topics
+        return topics
+
+    @property
+    def reconnects(self) -> int:
+        """How often the stream came back."""
+        return self._driver.reconnects
+
+    @property
+    def last_error(self) -> Optional[Exception]:
+        """Why the last connection was lost."""
+        return self._driver.last_error
+
+    def join(self, deadline: Deadline) -> List[str]:
+        """Wait for the threads; returns the names of those that did not stop."""
+        return self._driver.join(deadline)
+
+    def channel_threads(self) -> List[threading.Thread]:
+        """Return the transport's threads that end with the channel."""
+        return self._driver.channel_threads()
 
 
 def _nothing() -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import threading
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ..ack import Ack
@@ -23,7 +22,7 @@ from ..protocol.machine import State
 from ..protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
 from ..settings import Reconnect
 from ..wire import codec
-from .driver import Hooks, Line, StreamDriver
+from .driver import Hooks, Line, Stream, StreamDriver
 
 logger = logging.getLogger("ensign_sync")
 
@@ -42,7 +41,7 @@ class Window(NamedTuple):
     request: int = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
 
 
-class PublishStream:
+class PublishStream(Stream):
     """One publisher over any number of connections. Any thread may call any method."""
 
     def __init__(
@@ -59,7 +58,7 @@ class PublishStream:
         self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend)
         self._window = window
         self._topic_exists = topic_exists
-        self._driver = StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock)
+        super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
         self._changed = self._driver.changed
         # A publisher that had to wait is let go on when a quarter of the window is free, not at every ack.
         self._low_water = window.events - window.events // 4
@@ -153,25 +152,7 @@ class PublishStream:
         self._driver.stop()
         return left
 
-    def join(self, deadline: Deadline) -> List[str]:
-        """Wait for the threads; returns the names of those that did not stop."""
-        return self._driver.join(deadline)
-
-    def channel_threads(self) -> List[threading.Thread]:
-        """Return the transport's threads that end with the channel."""
-        return self._driver.channel_threads()
-
     # what it tells
-
-    @property
-    def ended(self) -> bool:
-        """True when the stream failed or was closed: a new one is needed."""
-        return self._machine.over
-
-    @property
-    def state(self) -> str:
-        """The state of the machine."""
-        return self._machine.state.name
 
     @property
     def unsettled(self) -> int:
@@ -182,20 +163,6 @@ class PublishStream:
     def resent(self) -> int:
         """How often an event was sent again; the server may have stored it twice."""
         return self._machine.resent
-
-    @property
-    def reconnects(self) -> int:
-        """How often the stream came back."""
-        return self._driver.reconnects
-
-    @property
-    def last_error(self) -> Optional[Exception]:
-        """Why the last connection was lost."""
-        return self._driver.last_error
-
-    def drop_connection(self) -> None:
-        """Give the present connection up; all that is pending goes to the next."""
-        self._driver.reconnect()
 
     def timeout_error(self, what: str, patience: Patience) -> PublishTimeoutError:
         """Make the error for a wait that ended: it tells an unreachable server from a silent one."""

@@ -1,7 +1,6 @@
 """The subscribe stream of a subscription: from the wire into an inbox."""
 
 import logging
-import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..exceptions import (
@@ -17,12 +16,12 @@ from ..protocol.frames import Delivery
 from ..protocol.machine import Ended, Opened
 from ..protocol.subscribe_stream import Delivered, SubscribeProtocol
 from ..settings import Reconnect
-from .driver import Hooks, Line, StreamDriver
+from .driver import Hooks, Line, Stream, StreamDriver
 
 logger = logging.getLogger("ensign_sync")
 
 
-class SubscribeStream:
+class SubscribeStream(Stream):
     """One subscriber over any number of connections. Any thread may call any method.
 
     Attributes:
@@ -44,7 +43,7 @@ class SubscribeStream:
         self.counts: Dict[str, int] = {"received": 0, "acked": 0, "nacked": 0}
         self._wanted = tuple(topics)
         self._machine = SubscribeProtocol(str(ULID.new()), self._wanted, group)
-        self._driver = StreamDriver(self._machine, line, self._handle, policy, hooks, clock)
+        super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, clock))
         self._changed = self._driver.changed
         self._names: Dict[bytes, str] = {}
         self._full_warned = False
@@ -99,45 +98,6 @@ class SubscribeStream:
                 machine.close()
         self._driver.stop()
         self.inbox.close()
-
-    def join(self, deadline: Deadline) -> List[str]:
-        """Wait for the threads; returns the names of those that did not stop."""
-        return self._driver.join(deadline)
-
-    def channel_threads(self) -> List[threading.Thread]:
-        """Return the transport's threads that end with the channel."""
-        return self._driver.channel_threads()
-
-    # what it tells
-
-    @property
-    def topics(self) -> Mapping[str, bytes]:
-        """The topics of the last connection, name to id."""
-        return self._machine.topics
-
-    @property
-    def state(self) -> str:
-        """The state of the machine."""
-        return self._machine.state.name
-
-    @property
-    def over(self) -> bool:
-        """True once the stream was closed or failed for good."""
-        return self._machine.over
-
-    @property
-    def reconnects(self) -> int:
-        """How often the stream came back."""
-        return self._driver.reconnects
-
-    @property
-    def last_error(self) -> Optional[Exception]:
-        """Why the last connection was lost."""
-        return self._driver.last_error
-
-    def drop_connection(self) -> None:
-        """Give the present connection up and make a new one."""
-        self._driver.reconnect()
 
     # the reader thread
 

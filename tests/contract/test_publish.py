@@ -251,6 +251,18 @@ class TestPublishFrom:
             client.publish_from("weather", items())
         assert texts(node) == numbered(5)
 
+    def test_a_slow_iterator(self, node):
+        """The time that the caller's iterator takes does not count against the server."""
+        waited = threading.Event()
+
+        def items():
+            yield b"one"
+            waited.wait(0.6)
+            yield b"two"
+
+        with node.client(timeout=0.3) as client:
+            assert client.publish_from("weather", items()) == 2
+
     def test_nothing(self, client):
         """An empty iterable is no error here."""
         assert client.publish_from("weather", []) == 0

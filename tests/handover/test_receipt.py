@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ensign_sync.handover.clock import Patience
+from ensign_sync.handover.clock import Clock, Patience
 from ensign_sync.handover.receipt import Collector, PublishFuture
 
 LONG = 20.0
@@ -89,41 +89,30 @@ def test_collector_loses_nothing(settlers):
         assert sorted(index for index, _ in collector.outcomes) == list(range(settlers * 50))
 
 
-class Scripted(Patience):
-    """Patience that lasts for one look, each of which finds an outcome that nobody told of while there are some."""
+class Scripted(Clock):
+    """A clock that shows what it is told to."""
 
-    def __init__(self, collector, outcomes, total):
-        super().__init__(0.0, 0.0)
-        self.collector, self.outcomes, self.total = collector, outcomes, total
-        self.renewals = 0
-        self.left = 1
+    def __init__(self, at):
+        self.at = at
 
-    @property
-    def passed(self):
-        return self.left <= 0
-
-    def remaining(self):
-        self.left -= 1
-        if self.outcomes:
-            self.outcomes -= 1
-            self.collector.outcomes.append((0, None))
-        return 0.0
-
-    def progress(self):
-        self.renewals += 1
-        self.left = 0 if self.total else 1
+    def now(self):
+        return self.at
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "total", "enough", "renewals"),
-    [(5, False, True, 5), (4, False, False, 4), (0, False, False, 0), (5, True, False, 1)],
-)
-def test_collector_progress(outcomes, total, enough, renewals):
-    """Each outcome, and nothing else, is progress, which renews a patience that can be renewed."""
-    collector = Collector()
-    patience = Scripted(collector, outcomes, total)
-    assert collector.wait(5, patience) is enough
-    assert patience.renewals == renewals
+@pytest.mark.parametrize(("total", "at", "in_time"), [(None, 112.0, True), (None, 116.0, False), (10.0, 112.0, False)])
+def test_collector_progress(total, at, in_time):
+    """Patience that can be renewed counts from the last outcome, seen or not; a total counts from the call."""
+    clock = Scripted(100.0)
+    collector, patience = Collector(clock), Patience(total, 10.0, clock)
+    clock.at = 105.0
+    collector.settle(0, None)
+    clock.at = at
+    if in_time:
+        waiter = run(collector.wait, 2, patience)
+        collector.settle(1, None)
+        join(waiter)
+    else:
+        assert not collector.wait(2, patience)
 
 
 def test_collector_can_wait_again():

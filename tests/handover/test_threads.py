@@ -149,6 +149,18 @@ def test_post_after_close():
     runner.post(int, "no number")
 
 
+def test_interrupt_after_close():
+    """Ctrl-C in a callable that runs here and now belongs to the caller, as it does with the standard futures."""
+    runner = CallbackThread()
+    runner.close(later())
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.post(interrupt)
+
+
 def test_post_and_close_from_a_callback():
     """A callback may post another, and may close the client: it does not wait for itself."""
     runner, calls = CallbackThread(), []

@@ -424,3 +424,19 @@ def test_a_node_in_a_file_keeps_its_events(tmp_path):
     assert [event.data for event in events] == [b"1", b"2", b"3"]
     assert [event.id for event in events[:2]] == [event.id for event in before]
     assert events[1].id < events[2].id
+
+
+def test_stopping_with_grace_ends_streams_at_once(node):
+    """A node that is told to stop ends open subscriptions itself, and answers publishers before it goes."""
+    import time
+
+    client = node.client()
+    with client.subscribe("weather") as sub:
+        futures = [client.submit("weather", str(n)) for n in range(200)]
+        started = time.monotonic()
+        node.stop(20)
+        assert time.monotonic() - started < 10, "it did not wait for the subscriber"
+        stored = sum(1 for future in futures if future.done() and not future.exception())
+        client.close(0.2)
+        assert sub.stats()["state"] != "OPEN"
+    assert stored >= 1
