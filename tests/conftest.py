@@ -1,6 +1,12 @@
 """Nodes and clients for the tests that want one."""
 
+import os
+
 import pytest
+
+# Tests start programs while a node runs in their own process. Up to Python 3.9 that is a fork, to which gRPC would add
+# noise and threads; here it must not, and the programs do not inherit this.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture

@@ -22,10 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command and wait for it."""
+    environment = dict(os.environ)
+    # Before gRPC is loaded: up to Python 3.9 a command is started by a fork, to which gRPC would add noise and threads.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     from ..node.server import Node
 
     with Node(strict=False, topics=args.topic) as node, _interrupts_are_for_the_child():
-        child = subprocess.Popen([args.command, *args.arguments], env={**os.environ, **node.env()})
+        child = subprocess.Popen([args.command, *args.arguments], env={**environment, **node.env()})
         code = child.wait()
     return code if code >= 0 else 128 - code
 

@@ -82,7 +82,7 @@ class Lines:
 @pytest.fixture
 def bare_env():
     """An environment without any setting of Ensign."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ENSIGN_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ENSIGN_", "GRPC_"))}
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 

@@ -33,7 +33,7 @@ assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
 
 def run(program, env=None):
     """Run a program in a process of its own, warnings being errors."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ENSIGN_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ENSIGN_", "GRPC_"))}
     clean.update(env or {})
     clean["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-W", "error", "-c", program]
