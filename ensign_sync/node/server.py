@@ -153,9 +153,9 @@ class Node:
             if self._stopped:
                 return
             deadline = Deadline(5.0 + grace)
-            ended = self._server.stop(grace)  # from here on no new call is taken
             self._service.end()
-            ended.wait(deadline.remaining())
+            # With a number, even 0, gRPC starts a thread, which Python 3.12.0 to 3.12.2 refuse at the end of a program.
+            self._server.stop(grace or None).wait(deadline.remaining())
             self._auth.close(deadline)
             self._broker.close(deadline)
             self._pool.shutdown()
