@@ -71,7 +71,7 @@ def test_giving_up_after_a_time():
     assert retry.decide(error, History(10**6, 1e9), 1.0, POLICY) == 30.0
 
 
-@settings(max_examples=by_size(20, 50, 500, 5_000), deadline=None)
+@settings(max_examples=by_size(10, 50, 500, 5_000), deadline=None)
 @given(
     attempts=st.integers(0, 10_000),
     jitter=st.floats(0, 1),

@@ -4,12 +4,11 @@ import copy
 import pickle
 from datetime import datetime, timedelta, timezone
 
-import pytest
-
 from ensign_sync import nack
 from ensign_sync.ack import Ack
 from ensign_sync.nack import Code, Nack
 from ensign_sync.times import Instant
+from tests.tables import each
 
 NS = 1_700_000_000_123_456_789
 CODES = [
@@ -55,7 +54,7 @@ def test_codes_are_complete():
     assert nack.DEFAULT_TEXTS[1] == "maximum event size has been exceeded"
 
 
-@pytest.mark.parametrize("number", [10, 99, 106, -1])
+@each("number", [10, 99, 106, -1])
 def test_unknown_code(number):
     """A code that this version does not know stays a number."""
     assert nack.code_of(number) == number
@@ -74,7 +73,7 @@ def test_nack():
     assert pickle.loads(pickle.dumps(refused)) == copy.deepcopy(refused) == refused
 
 
-@pytest.mark.parametrize(
+@each(
     "committed",
     [
         NS,

@@ -15,6 +15,7 @@ from ensign_sync.projects import Project
 from ensign_sync.status import Duration, ServerStatus
 from ensign_sync.times import Instant
 from ensign_sync.topics import Deduplication, EventType, Topic
+from tests.tables import each
 
 TEXT = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 AT = Instant.from_ns(1_700_000_000_000_000_000)
@@ -46,14 +47,14 @@ def test_topic_defaults():
     assert Topic().types is not Topic().types
 
 
-@pytest.mark.parametrize("given", [TEXT, TEXT.lower(), ULID(TEXT), ULID(TEXT).bytes])
+@each("given", [TEXT, TEXT.lower(), ULID(TEXT), ULID(TEXT).bytes])
 def test_topic_id(given):
     """The id may be given in any form and is a ULID."""
     assert type(Topic(given).id) is type(Project(given).id) is ULID
     assert str(Topic(given).id) == str(Project(given).id) == TEXT
 
 
-@pytest.mark.parametrize("given", ["", "orders", b"", b"\x01"])
+@each("given", ["", "orders", b"", b"\x01"])
 def test_topic_bad_id(given):
     """What is no ULID is a ValueError."""
     for make in (Topic, Project):

@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from ensign_sync.enum import DeduplicationStrategy, OffsetPosition, ShardingStrategy, TopicState
+from tests.tables import each
 
 MEMBERS = {
     TopicState: "UNDEFINED READY READONLY DELETING PENDING ALLOCATING REPAIRING",
@@ -16,7 +17,7 @@ MEMBERS = {
 CASES = [(kind, number, name) for kind, names in MEMBERS.items() for number, name in enumerate(names.split())]
 
 
-@pytest.mark.parametrize("kind", MEMBERS, ids=[kind.__name__ for kind in MEMBERS])
+@each("kind", MEMBERS, ids=[kind.__name__ for kind in MEMBERS])
 def test_members(kind):
     """An enumeration has exactly the members of the wire, numbered from 0."""
     assert [(member.name, member.value) for member in kind] == [(n, i) for k, i, n in CASES if k is kind]
@@ -33,7 +34,7 @@ def test_parse():
         assert pickle.loads(pickle.dumps(member)) is copy.deepcopy(member) is member
 
 
-@pytest.mark.parametrize(
+@each(
     ("alias", "member"), [("EARLIEST", OffsetPosition.OFFSET_EARLIEST), ("latest", OffsetPosition.OFFSET_LATEST)]
 )
 def test_alias(alias, member):
@@ -41,7 +42,7 @@ def test_alias(alias, member):
     assert OffsetPosition.parse(alias) is member
 
 
-@pytest.mark.parametrize("kind", MEMBERS, ids=[kind.__name__ for kind in MEMBERS])
+@each("kind", MEMBERS, ids=[kind.__name__ for kind in MEMBERS])
 def test_unknown(kind):
     """An unknown name is a KeyError that names it and what there is; an unknown number of a server is the member 0."""
     with pytest.raises(KeyError) as caught:
@@ -52,7 +53,7 @@ def test_unknown(kind):
     assert kind.convert(99) is kind.convert(-1) is kind(0)
 
 
-@pytest.mark.parametrize("value", [99, -1, None, 1.5, b"READY"])
+@each("value", [99, -1, None, 1.5, b"READY"])
 def test_no_name_and_no_number(value):
     """What is neither a name nor a known number is a ValueError that names it."""
     with pytest.raises(ValueError) as caught:

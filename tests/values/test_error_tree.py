@@ -26,6 +26,7 @@ from ensign_sync.exceptions import (
     UnknownTopicError,
 )
 from ensign_sync.nack import Code
+from tests.tables import each
 
 CLASSES = {
     value.__name__: value
@@ -209,7 +210,7 @@ def test_str():
         assert str(error) == text
 
 
-@pytest.mark.parametrize(
+@each(
     ("retriable", "codes"),
     [
         (True, "UNAVAILABLE DEADLINE_EXCEEDED ABORTED INTERNAL UNKNOWN CANCELLED RESOURCE_EXHAUSTED"),

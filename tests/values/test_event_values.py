@@ -17,8 +17,9 @@ from ensign_sync.handover.receipt import PublishFuture
 from ensign_sync.ids import RLID
 from ensign_sync.times import Instant, now
 from tests.size import by_size
+from tests.tables import each
 
-QUICK = settings(max_examples=by_size(25, 50, 500, 5_000), deadline=None)
+QUICK = settings(max_examples=by_size(10, 50, 500, 5_000), deadline=None)
 AT = Instant.from_ns(1_700_000_000_123_456_789)
 
 
@@ -91,7 +92,7 @@ def test_meta_is_copied():
     assert meta == {"a": "1", "b": "2"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "kind", "words"),
     [
         ({}, ValueError, "no data provided"),
@@ -139,7 +140,7 @@ def test_refused(arguments, kind, words):
         Event(**arguments)
 
 
-@pytest.mark.parametrize("name", ["application/json; charset=utf-8", "Application/JSON; a=b", 50, "text/json"])
+@each("name", ["application/json; charset=utf-8", "Application/JSON; a=b", 50, "text/json"])
 def test_mimetype_is_matched(name):
     """The mimetype may be a text or a number that stands for one."""
     assert Event(b"x", name).mimetype is mimetypes.ApplicationJSON
@@ -204,7 +205,7 @@ def test_str_of_a_full_event():
     )
 
 
-@pytest.mark.parametrize(("length", "cut"), [(97, False), (98, True), (10_000, True)])
+@each(("length", "cut"), [(97, False), (98, True), (10_000, True)])
 def test_str_of_long_data(length, cut):
     """Data of which the text exceeds 100 characters is cut, and three dots tell so."""
     row = str(Event(b"a" * length)).split("\n\t")[1]
@@ -228,7 +229,7 @@ def test_states():
     assert [(state.name, state.value) for state in EventState] == [(n, i) for i, n in enumerate(names.split())]
 
 
-@pytest.mark.parametrize("state", list(EventState))
+@each("state", list(EventState))
 def test_state_methods(state):
     """Published is everything from PUBLISHED on; acked and nacked are one state each."""
     event = sent(state)
@@ -238,7 +239,7 @@ def test_state_methods(state):
     assert event.nacked() is (state == EventState.NACKED)
 
 
-@pytest.mark.parametrize("state", [EventState.INITIALIZED, EventState.QUEUED, EventState.PUBLISHED])
+@each("state", [EventState.INITIALIZED, EventState.QUEUED, EventState.PUBLISHED])
 def test_answer_to_an_event_not_received(state):
     """An event that came from no subscription cannot be answered."""
     with pytest.raises(CouldNotAck, match="not been received"):
@@ -321,7 +322,7 @@ def test_wait_for_ack_of_an_event_given_up():
     assert caught.value is reason
 
 
-@pytest.mark.parametrize(
+@each(
     "event",
     [Event(b"x"), sent(EventState.QUEUED), delivered(), delivered(receiver=Receiver())],
     ids=["new", "queued by nobody", "of a query", "of a subscription"],
@@ -335,7 +336,7 @@ def test_wait_for_ack_that_never_comes(event):
 # Decoding
 
 
-@pytest.mark.parametrize(
+@each(
     ("data", "mimetype", "expected"),
     [
         (b'{"a": [1, null]}', "application/json", {"a": [1, None]}),
@@ -356,7 +357,7 @@ def test_decode(data, mimetype, expected):
     assert type(decoded) is type(expected)
 
 
-@pytest.mark.parametrize(
+@each(
     ("data", "mimetype", "word"),
     [
         (b"{", "application/json", "JSON"),
@@ -448,7 +449,7 @@ def test_from_object():
         assert event.type == Type("Unknown", "0.0.0")
 
 
-@pytest.mark.parametrize("obj", [{1, 2}, {"a": (1, 2)}, None, 5, [b"x"]], ids=repr)
+@each("obj", [{1, 2}, {"a": (1, 2)}, None, 5, [b"x"]], ids=repr)
 def test_from_object_pickled(obj):
     """With the mimetype of pickle any object becomes one."""
     event = from_object(obj, "application/python-pickle")
@@ -477,7 +478,7 @@ def test_from_object_encoder():
     assert from_object("abc", mimetype=0, encoder=_Reverse()).mimetype is mimetypes.ApplicationOctetStream
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "kind", "words"),
     [
         ({"obj": {1, 2}}, TypeError, "not JSON serializable"),

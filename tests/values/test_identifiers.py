@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ensign_sync.ids import RLID, ULID, is_ulid, murmur3_128, topic_name_hash
 from ensign_sync.times import Instant, time_ns
 from tests.size import by_size
+from tests.tables import each
 
-QUICK = settings(max_examples=by_size(25, 50, 500, 5_000), deadline=None)
+QUICK = settings(max_examples=by_size(10, 50, 500, 5_000), deadline=None)
 KINDS = [ULID, RLID]
 RAW = {ULID: st.binary(min_size=16, max_size=16), RLID: st.binary(min_size=10, max_size=10)}
 
@@ -26,7 +27,7 @@ VECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "raw", "text", "milliseconds"), VECTORS)
+@each(("kind", "raw", "text", "milliseconds"), VECTORS)
 def test_vectors(kind, raw, text, milliseconds):
     """Known identifiers: bytes to text and back, in both cases, and the milliseconds in them."""
     raw = bytes.fromhex(raw)
@@ -66,7 +67,7 @@ def test_order(kind, data):
     assert (a == b) == (first == second) == (str(a) == str(b))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_equality(kind):
     """An identifier equals its bytes and its text in any case, from both sides, and hashes as its bytes."""
     identifier = kind(bytes(range(1, kind.size + 1)))
@@ -80,7 +81,7 @@ def test_equality(kind):
         assert identifier != stranger
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_order_with_bytes_and_text(kind):
     """Bytes and text take part in the order; what is no identifier is a TypeError."""
     low, high = kind(b"\x01" * kind.size), kind(b"\x02" * kind.size)
@@ -114,7 +115,7 @@ def test_time_beyond_the_calendar():
         identifier.time  # noqa: B018
 
 
-@pytest.mark.parametrize(("milliseconds", "sequence"), [(0, 0), (1_700_000_000_123, 42), (2**48 - 1, 2**32 - 1)])
+@each(("milliseconds", "sequence"), [(0, 0), (1_700_000_000_123, 42), (2**48 - 1, 2**32 - 1)])
 def test_rlid_parts(milliseconds, sequence):
     """An RLID is put together from time and counter, and taken apart again."""
     identifier = RLID.of(milliseconds, sequence)
@@ -159,7 +160,7 @@ def test_bad_text():
         assert named in str(caught.value) or repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_bad_bytes(kind):
     """Bytes of the wrong length are a ValueError that names both lengths."""
     for size in (0, 1, 9, 11, 15, 17, 26):

@@ -20,6 +20,7 @@ from ensign_sync.settings import (
     load,
     parse_embedded,
 )
+from tests.tables import each
 
 SECRET = "s3cr3t-of-a-key"
 KEY = {"client_id": "me", "client_secret": SECRET}
@@ -93,7 +94,7 @@ def test_environment_of_the_process(monkeypatch):
     assert load().credentials == Credentials("me", SECRET)
 
 
-@pytest.mark.parametrize("empty", ["", None])
+@each("empty", ["", None])
 def test_empty_argument(empty):
     """An argument that is empty or None was not given."""
     env = {"ENSIGN_CLIENT_ID": "me", "ENSIGN_CLIENT_SECRET": SECRET, "ENSIGN_ENDPOINT": "h:1"}
@@ -124,7 +125,7 @@ def test_file_of_the_environment_is_not_needed():
 # What is missing or wrong
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "missing"),
     [
         ({}, ["client_id", "client_secret"]),
@@ -181,14 +182,14 @@ def test_bad_file(content, words, tmp_path):
         assert_silent(caught.value)
 
 
-@pytest.mark.parametrize("path", ["a\0b", "."], ids=["zero", "folder"])
+@each("path", ["a\0b", "."], ids=["zero", "folder"])
 def test_bad_path(path):
     """A path that names no file is an error of the settings."""
     with pytest.raises(EnsignSettingsError, match="credentials file"):
         load(cred_path=path, env={})
 
 
-@pytest.mark.parametrize("name", ["client_id", "client_secret", "cred_path", "endpoint", "auth_url"])
+@each("name", ["client_id", "client_secret", "cred_path", "endpoint", "auth_url"])
 def test_not_a_text(name):
     """An argument of the wrong type is a TypeError that names it and its type, and not the value."""
     for value in (5, True, SECRET.encode(), [SECRET]):
@@ -197,7 +198,7 @@ def test_not_a_text(name):
         assert_silent(caught.value)
 
 
-@pytest.mark.parametrize("name", ["client_id", "client_secret", "endpoint", "auth_url"])
+@each("name", ["client_id", "client_secret", "endpoint", "auth_url"])
 def test_only_a_path_may_be_a_path(name):
     """A path is no key, no endpoint and no URL."""
     with pytest.raises(TypeError, match=f"{name} must be a string"):
@@ -207,7 +208,7 @@ def test_only_a_path_may_be_a_path(name):
 # Endpoints
 
 
-@pytest.mark.parametrize(
+@each(
     "endpoint",
     ["localhost:5356", "127.0.0.1:1", "ensign.rotational.app:443", "[::1]:5356", "[fe80::1%eth0]:65535", "a_b-c.d:80"],
 )
@@ -249,7 +250,7 @@ def test_bad_endpoint():
             assert_silent(caught.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "expected"),
     [
         ("https://auth.example", "https://auth.example"),
@@ -263,7 +264,7 @@ def test_auth_url(url, expected):
     assert load(auth_url=url, env={}, **KEY).auth_url == expected
 
 
-@pytest.mark.parametrize("url", ["auth.example", "auth.example:443", "ftp://a", "https://", "/", "http://[bad"])
+@each("url", ["auth.example", "auth.example:443", "ftp://a", "https://", "/", "http://[bad"])
 def test_bad_auth_url(url):
     """Anything else is an error that shows it and a right one."""
     with pytest.raises(EnsignSettingsError, match="auth_url must be a URL") as caught:
@@ -275,7 +276,7 @@ def test_bad_auth_url(url):
 # Embedded nodes
 
 
-@pytest.mark.parametrize(
+@each(
     ("endpoint", "path", "topics", "strict"),
     [
         ("embedded:", ":memory:", (), False),
@@ -297,7 +298,7 @@ def test_embedded(endpoint, path, topics, strict):
     assert load(endpoint=endpoint, env={}, **KEY) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("endpoint", "words"),
     [
         ("embedded:?topic=a", "unknown option 'topic' in 'embedded:.topic=a': there are topics and strict"),
@@ -340,7 +341,7 @@ def test_flags():
         assert (load(env={"ENSIGN_NO_AUTHENTICATION": word}, **KEY).credentials is None) is expected, word
 
 
-@pytest.mark.parametrize("name", ["ENSIGN_INSECURE", "ENSIGN_NO_AUTHENTICATION"])
+@each("name", ["ENSIGN_INSECURE", "ENSIGN_NO_AUTHENTICATION"])
 def test_bad_flag(name):
     """Another word is an error that names flag, word and what there is."""
     for word in ("maybe", "2", "tru"):
@@ -348,13 +349,13 @@ def test_bad_flag(name):
             load(env={name: word}, **KEY)
 
 
-@pytest.mark.parametrize(("argument", "word", "expected"), [(True, "0", True), (False, "1", False), (None, "1", True)])
+@each(("argument", "word", "expected"), [(True, "0", True), (False, "1", False), (None, "1", True)])
 def test_insecure_argument(argument, word, expected):
     """The argument wins over the environment, False too."""
     assert load(insecure=argument, env={"ENSIGN_INSECURE": word}, **KEY).insecure is expected
 
 
-@pytest.mark.parametrize("word", ["false", "0", "no"])
+@each("word", ["false", "0", "no"])
 def test_insecure_text(word):
     """A text that means no never turns encryption off: it is understood or refused."""
     try:
@@ -373,7 +374,7 @@ def test_no_authentication():
 # Encryption
 
 
-@pytest.mark.parametrize(
+@each(
     ("tls", "expected"),
     [
         (None, TLS()),
