@@ -1,7 +1,7 @@
 """The topics of a project: the calls that list, make and change them."""
 
 import re
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from .enum import DeduplicationStrategy, OffsetPosition, ShardingStrategy, TopicState
 from .exceptions import (
@@ -59,9 +59,12 @@ class Catalog:
             EnsignInvalidTopicError: The name breaks the rules for names.
             EnsignTopicCreateError: The server did not make it; ``code`` is ALREADY_EXISTS if the name is taken.
         """
+        return self._create(topic_name, self._timeout)
+
+    def _create(self, topic_name: str, timeout: float) -> str:
         check_name(topic_name)
         try:
-            topic = self._connected().unary.create_topic(topic_name, self._timeout)
+            topic = self._connected().unary.create_topic(topic_name, timeout)
         except EnsignRPCError as error:
             if error.code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
                 raise
@@ -80,6 +83,15 @@ class Catalog:
                 if error.code != "ALREADY_EXISTS":
                     raise
         return self.topic_id(topic_name)
+
+    def _ensure(self, topic: str, remaining: Callable[[], float]) -> None:
+        """Make a topic unless it exists, in the time that remains."""
+        if not self._connected().topic_exists(_text(topic), remaining()):
+            try:
+                self._create(topic, remaining())
+            except EnsignTopicCreateError as error:
+                if error.code != "ALREADY_EXISTS":
+                    raise
 
     def topic_exists(self, name: str) -> bool:
         """Tell whether a topic exists."""

@@ -143,9 +143,10 @@ class Ensign(Catalog):
         """
         self._check_topic(topic)
         objects, whole = _spread(events)
+        patience = self._patience(timeout)
         if ensure_exists:
-            self.ensure_topic_exists(topic)
-        batch = Batch(self._connected(), topic, self._patience(timeout), on_ack, on_nack)
+            self._ensure(topic, patience.remaining)
+        batch = Batch(self._connected(), topic, patience, on_ack, on_nack)
         if whole:
             batch.publish_all(objects)
         else:
@@ -186,6 +187,8 @@ class Ensign(Catalog):
         item = prepare(event, connection.publisher())
         future = PublishFuture(connection.callbacks.post, outcome_of_future(item.event))
         stream = ready_stream(connection, topic, patience)
+        if not connection.callbacks.wait_for_room(patience.remaining):
+            raise stream.timeout_error("too many callbacks of earlier events wait to be run", patience)
         try:
             stream.put(topic, [item.payload], future, patience)
         except BaseException:
@@ -292,21 +295,21 @@ class Ensign(Catalog):
         Events that are not acknowledged by then fail with PublishTimeoutError, and one warning counts them. May be
         called from any thread and any number of times.
         """
-        # Decided inside: who closes. Whoever comes later has nothing to do.
         with self._lock:
             self._closed = True
-            connection, self._connection = self._connection, None
-            node, self._node = self._node, None
-        _open_clients.discard(self)
-        given_up = 0
+            connection = self._connection
+        # Whoever was interrupted here can close again: nothing is let go before it has ended.
         if connection is not None and connection.pid == os.getpid():
             given_up = connection.close(Deadline(timeout))
+            if given_up:
+                logger.warning("the client was closed with %d events unacknowledged; they may be lost", given_up)
+        with self._lock:
+            node, self._node = self._node, None
         if node is not None:
             from .node import embedded
 
             embedded.release(node)
-        if given_up:
-            logger.warning("the client was closed with %d events unacknowledged; they may be lost", given_up)
+        _open_clients.discard(self)
 
     def __enter__(self) -> "Ensign":
         return self
@@ -327,7 +330,7 @@ class Ensign(Catalog):
     def _connected(self) -> Connection:
         """Return the connection of this process, made on first use."""
         connection = self._connection
-        if connection is not None and connection.pid == os.getpid():
+        if connection is not None and connection.pid == os.getpid() and not self._closed:
             return connection
         # Decided inside: one connection per process, none after close.
         with self._lock:

@@ -221,6 +221,8 @@ def _checked_url(url: str) -> str:
         raise EnsignSettingsError(f"auth_url must be a URL such as {DEFAULT_AUTH_URL}; got {url!r}") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise EnsignSettingsError(f"auth_url must be a URL such as {DEFAULT_AUTH_URL}; got {url!r}")
+    if "@" in parts.netloc:
+        raise EnsignSettingsError("auth_url must not hold a user name or password: it is shown in messages")
     return url.rstrip("/")
 
 

@@ -69,6 +69,8 @@ class Subscription:
 
     def get_batch(self, max_events: int, timeout: float) -> List[Event]:
         """Return what there is, up to ``max_events``; waits at most ``timeout`` seconds for the first."""
+        if max_events < 1:
+            raise ValueError(f"max_events must be at least 1, got {max_events}")
         try:
             first = self.get(timeout)
         except queue.Empty:

@@ -6,11 +6,11 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional, Tuple
 
 from .clock import Deadline
-from .spawn import gather, spawn
+from .spawn import gather, prepare
 
 logger = logging.getLogger("ensign_sync")
 
-#: Beyond this many waiting callbacks the thread that brings a further one waits.
+#: Beyond this many waiting callbacks who hands over further events waits.
 MOST_WAITING = 16_384
 
 
@@ -26,27 +26,41 @@ class CallbackThread:
     def post(self, function: Callable[..., Any], *args: Any) -> None:
         """Have ``function(*args)`` called soon; what it raises is logged and harms nobody.
 
-        Blocks while 16,384 callables wait. After ``close`` the call happens here and now, so that no callback
-        is lost.
+        Never blocks: it may be called by a thread that a callback waits for. After ``close`` the call happens here
+        and now, so that no callback is lost.
         """
         with self._changed:
-            on_thread = threading.current_thread() is self._thread
-            while len(self._waiting) >= MOST_WAITING and not self._closed and not on_thread:
-                self._changed.wait()
-            closed = self._closed
-            if not closed:
+            here = self._closed
+            if not here:
                 self._waiting.append((function, args))
                 self._changed.notify_all()
                 if self._thread is None:
-                    closed = not self._started()
-        if closed:
+                    here = not self._started()
+        if here:
             _call(function, args)
+
+    def wait_for_room(self, remaining: Callable[[], Optional[float]]) -> bool:
+        """Block while too many callables wait; False when no time remains. A callback never waits for itself."""
+        with self._changed:
+            while len(self._waiting) >= MOST_WAITING and not self._closed and not self.is_current:
+                seconds = remaining()
+                if seconds is not None and seconds <= 0.0:
+                    return False
+                self._changed.wait(seconds)
+        return True
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether the calling thread is the one that runs callbacks."""
+        return threading.current_thread() is self._thread
 
     def _started(self) -> bool:
         """Start the thread; at the end of a program some Pythons refuse to, then the caller has to do the work."""
+        self._thread = prepare("callbacks", self._run)
         try:
-            self._thread = spawn("callbacks", self._run)
+            self._thread.start()
         except RuntimeError:
+            self._thread = None
             self._waiting.clear()
             return False
         return True

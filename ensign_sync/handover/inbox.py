@@ -69,7 +69,11 @@ class Inbox:
                 remaining = deadline.remaining() if deadline else None
                 if remaining == 0.0:
                     raise TimeoutError
-                self._filled.wait(remaining)
+                try:
+                    self._filled.wait(remaining)
+                except BaseException:
+                    self._filled.notify()  # the wake-up may have been for this thread: pass it on
+                    raise
             return self._take()
 
     def get_many(self, most: int) -> List[Any]:

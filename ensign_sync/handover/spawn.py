@@ -9,9 +9,23 @@ from .clock import Deadline
 _numbers = itertools.count(1)
 
 
+def prepare(role: str, target: Callable[..., Any], *args: Any) -> threading.Thread:
+    """Make a daemon thread named ``ensign-<role>-<n>`` that is not started.
+
+    Who keeps a thread in an attribute puts it there before starting it: an interrupt that arrives in ``start`` would
+    otherwise leave a running thread that nobody knows of.
+    """
+    return threading.Thread(target=target, args=args, name=f"ensign-{role}-{next(_numbers)}", daemon=True)
+
+
+def never_began(thread: threading.Thread) -> bool:
+    """Tell whether ``start`` of a thread failed before the thread existed."""
+    return thread.ident is None and not thread.is_alive()
+
+
 def spawn(role: str, target: Callable[..., Any], *args: Any) -> threading.Thread:
     """Start a daemon thread named ``ensign-<role>-<n>``."""
-    thread = threading.Thread(target=target, args=args, name=f"ensign-{role}-{next(_numbers)}", daemon=True)
+    thread = prepare(role, target, *args)
     thread.start()
     return thread
 

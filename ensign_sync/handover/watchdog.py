@@ -5,7 +5,7 @@ import threading
 from typing import Callable, List, NamedTuple, Optional
 
 from .clock import Deadline
-from .spawn import gather, spawn
+from .spawn import gather, never_began, prepare
 
 logger = logging.getLogger("ensign_sync")
 
@@ -33,7 +33,13 @@ class Watchdog:
         with self._changed:
             self._watched.append(watched)
             if self._thread is None:
-                self._thread = spawn("timer", self._run)
+                self._thread = prepare("timer", self._run)
+                try:
+                    self._thread.start()
+                except BaseException:
+                    if never_began(self._thread):
+                        self._thread = None
+                    raise
             self._changed.notify()
 
     def remove(self, watched: Watched) -> None:

@@ -154,8 +154,12 @@ class Node:
                 return
             deadline = Deadline(5.0 + grace)
             self._service.end()
-            # With a number, even 0, gRPC starts a thread, which Python 3.12.0 to 3.12.2 refuse at the end of a program.
-            self._server.stop(grace or None).wait(deadline.remaining())
+            try:
+                # The calls end by themselves in a moment; cutting them short would make gRPC's clients write to stderr.
+                ended = self._server.stop(max(grace, 0.5))
+            except RuntimeError:  # it starts a thread, which Python 3.12.0 to 3.12.2 refuse at the end of a program
+                ended = self._server.stop(None)
+            ended.wait(deadline.remaining())
             self._auth.close(deadline)
             self._broker.close(deadline)
             self._pool.shutdown()

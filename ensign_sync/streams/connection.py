@@ -26,6 +26,10 @@ from .subscribing import SubscribeStream
 logger = logging.getLogger("ensign_sync")
 
 
+#: How long ``close`` waits for threads at least, in seconds, even if events took all of its time.
+ENDING_SECONDS = 1.0
+
+
 class Options(NamedTuple):
     """How a connection behaves, as the client was told."""
 
@@ -49,7 +53,9 @@ class Connection:
         self._clock = clock or Clock()
         self._lock = threading.Lock()
         self._channel: Any = None
-        self._closed = False
+        self._closed = False  # no new work is taken
+        self._closing = threading.Lock()  # held by who ends it
+        self._finished = False
         self._publisher: Optional[PublishStream] = None
         self._subscribers: List[SubscribeStream] = []
         self._past_counts = {"published": 0, "acked": 0, "nacked": 0, "failed": 0, "resent": 0, "reconnects": 0}
@@ -121,27 +127,40 @@ class Connection:
         return publisher.flush(patience) if publisher is not None else 0
 
     def close(self, deadline: Deadline) -> int:
-        """End everything by the deadline; returns how many accepted events were given up. Once only."""
+        """End everything by the deadline; returns how many accepted events were given up.
+
+        If it was interrupted, or another thread is at it, calling it again goes on where that stopped.
+        """
         with self._lock:
-            if self._closed:
-                return 0
             self._closed = True
-            publisher, subscribers = self._publisher, self._subscribers
-            channel, self._channel = self._channel, None
+        # A callback must not wait for who waits for it.
+        patience = 0.0 if self.callbacks.is_current else deadline.remaining() or 0.0
+        if not self._closing.acquire(timeout=patience):
+            return 0
+        try:
+            return 0 if self._finished else self._finish(deadline)
+        finally:
+            self._closing.release()
+
+    def _finish(self, deadline: Deadline) -> int:
+        publisher, subscribers = self._publisher, self._subscribers
         for subscriber in subscribers:
             subscriber.close()
         given_up = publisher.close(deadline) if publisher is not None else 0
+        # What was waited for may have taken all the time, but the threads end in a moment.
+        ending = Deadline(max(deadline.remaining() or 0.0, ENDING_SECONDS), self._clock)
         self.unary.close()
         streams: List[Any] = [*subscribers, *([publisher] if publisher is not None else [])]
-        stubborn = [name for stream in streams for name in stream.join(deadline)]
-        if channel is not None:
-            channel.close()
-            gather([thread for stream in streams for thread in stream.channel_threads()], deadline)
+        stubborn = [name for stream in streams for name in stream.join(ending)]
+        if self._channel is not None:
+            self._channel.close()
+            gather([thread for stream in streams for thread in stream.channel_threads()], ending)
         self.tokens.close()
-        self.watchdog.close(deadline)
-        self.callbacks.close(deadline)
+        self.watchdog.close(ending)
+        self.callbacks.close(ending)
         if stubborn:
             logger.warning("these threads did not stop in time: %s", ", ".join(stubborn))
+        self._finished = True
         return given_up
 
     def stats(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
-from ..handover.spawn import gather, spawn
+from ..handover.spawn import gather, never_began, prepare
 from ..protocol import retry
 from ..protocol.frames import HalfClose
 from ..protocol.machine import State, stream_ended
@@ -105,7 +105,7 @@ class StreamDriver:
                 yield self.machine
             events = self.machine.events()
             self._wake_waiters()
-        self.tell(events)
+        self.tell_or_start_over(events)
 
     @contextlib.contextmanager
     def emitting(self) -> Iterator[None]:
@@ -131,8 +131,8 @@ class StreamDriver:
         The reader evaluates the condition after each message, so it must be quick, and a waiter is only woken
         when it is worth it.
         """
-        self._conditions.append(condition)
         try:
+            self._conditions.append(condition)
             while not condition():
                 seconds = remaining()
                 if seconds is not None and seconds <= 0.0:
@@ -140,17 +140,35 @@ class StreamDriver:
                 self.changed.wait(seconds)
             return True
         finally:
-            self._conditions.remove(condition)
+            if condition in self._conditions:
+                self._conditions.remove(condition)
 
     def tell(self, events: List[Any]) -> None:
         """Hand the machine's events to the stream. Without the mutex."""
         if events:
             self._handle(events)
 
+    def tell_or_start_over(self, events: List[Any]) -> None:
+        """Like ``tell``, on a user's thread: if that is interrupted, what was to be told comes up anew.
+
+        A new connection reports again which topics it does not know.
+        """
+        try:
+            self.tell(events)
+        except BaseException:
+            self.reconnect()
+            raise
+
     def start(self) -> None:
         """Start the reader thread, once. Call it with the mutex held."""
         if self._thread is None:
-            self._thread = spawn(self.machine.role, self._run)
+            self._thread = prepare(self.machine.role, self._run)
+            try:
+                self._thread.start()
+            except BaseException:
+                if never_began(self._thread):
+                    self._thread = None
+                raise
 
     def reconnect(self) -> None:
         """Give the present connection up and make a new one."""
@@ -190,6 +208,9 @@ class StreamDriver:
     # the reader thread
 
     def _run(self) -> None:
+        with self.changed:
+            if self._thread is not threading.current_thread():
+                return  # started by a call that was interrupted, and given up
         history = History()
         lost_at: Optional[float] = None
         while True:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ..ack import Ack
@@ -15,7 +16,7 @@ from ..exceptions import (
     UnknownTopicError,
 )
 from ..handover.clock import Clock, Deadline, Patience
-from ..handover.spawn import spawn
+from ..handover.spawn import gather, spawn
 from ..ids import ULID
 from ..nack import Nack
 from ..protocol.machine import State
@@ -60,6 +61,8 @@ class PublishStream(Stream):
         self._topic_exists = topic_exists
         super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
         self._changed = self._driver.changed
+        self._left: List[Tuple[Any, Abandoned]] = []  # given up at the end, and not told yet
+        self._resolvers: List[threading.Thread] = []
         # A publisher that had to wait is let go on when a quarter of the window is free, not at every ack.
         self._low_water = window.events - window.events // 4
         self.counts: Dict[str, int] = {"published": 0, "acked": 0, "nacked": 0, "failed": 0}
@@ -115,7 +118,7 @@ class PublishStream(Stream):
                     at += 1
             self.counts["published"] += at - start
             events = machine.events()
-        self._driver.tell(events)
+        self._driver.tell_or_start_over(events)
         return at - start
 
     def give_up(self, owner: Any) -> List[Tuple[int, Abandoned]]:
@@ -124,6 +127,9 @@ class PublishStream(Stream):
             mine = [(id, token[1]) for id, token in machine.waiting() if token[0] is owner]
             given_up = [(index, machine.abandon(id)) for id, index in mine]
             self.counts["failed"] += len(given_up)
+        if any(fate is Abandoned.IN_DOUBT for _, fate in given_up):
+            # What is still on its way in this process would leave when the line moves again: it must not.
+            self._driver.reconnect()
         return given_up
 
     def flush(self, patience: Patience) -> int:
@@ -136,6 +142,10 @@ class PublishStream(Stream):
                     break
                 patience.progress()
             return machine.unsettled
+
+    def join(self, deadline: Deadline) -> List[str]:
+        """Wait for the threads; returns the names of those that did not stop."""
+        return [*super().join(deadline), *gather(self._resolvers, deadline)]
 
     def close(self, deadline: Deadline) -> int:
         """Take nothing more in, wait for the answers, end the stream; returns how many events were given up."""
@@ -191,10 +201,10 @@ class PublishStream(Stream):
         """Block until ``ready()``. Needs the mutex. Raises what ended the stream, or PublishTimeoutError."""
         machine = self._machine
         in_time = self._driver.wait_until(lambda: machine.over or machine.closing or ready(), patience.remaining)
-        if machine.over and isinstance(machine.failure, EnsignError):
-            raise machine.failure
-        if machine.over or machine.closing:
+        if machine.closing:
             raise EnsignClientClosingError("the client is closed: make a new one to publish")
+        if machine.over and machine.failure is not None:
+            raise machine.failure
         if not in_time:
             what = "no room in the window" if machine.opened else "no connection to publish on"
             raise self.timeout_error(what, patience)
@@ -209,13 +219,14 @@ class PublishStream(Stream):
                 settled.append(event)
             elif kind is TopicsStale:
                 # Asking the server takes a while, and the reader must go on reading the acks that are due.
-                spawn("topics", self._resolve_stale, event.names)
+                self._resolvers = [thread for thread in self._resolvers if thread.is_alive()]
+                self._resolvers.append(spawn("topics", self._resolve_stale, event.names))
             elif kind is Drained:
                 self._driver.reconnect()
         self._count(settled)
         for item in settled:
             owner, index = item.token
-            owner.settle(index, item.outcome)
+            _settle(owner, index, item.outcome)
 
     def _count(self, settled: List[Settled]) -> None:
         for item in settled:
@@ -262,11 +273,25 @@ class PublishStream(Stream):
     def _fail_the_rest(self) -> int:
         """Give up what is left at the end of ``close``, and tell those who wait."""
         with self._driver.sending() as machine:
-            left = [(token, machine.abandon(id)) for id, token in machine.waiting()]
-            self.counts["failed"] += len(left)
-        for (owner, index), fate in left:
-            owner.settle(index, given_up_error(fate, "the client was closed before the acknowledgement came"))
-        return len(left)
+            for id, token in machine.waiting():
+                self._left.append((token, Abandoned.NEVER_SENT))  # first on the list: an interrupt must not lose it
+                self._left[-1] = (token, machine.abandon(id))
+        count = len(self._left)
+        while self._left:
+            (owner, index), fate = self._left[0]
+            error = given_up_error(fate, "the client was closed before the acknowledgement came")
+            _settle(owner, index, error)
+            self._left.pop(0)
+        self.counts["failed"] += count
+        return count
+
+
+def _settle(owner: Any, index: int, outcome: Any) -> None:
+    """Tell an owner; one that cannot take it harms no other."""
+    try:
+        owner.settle(index, outcome)
+    except Exception:
+        logger.exception("the outcome of an event could not be told")
 
 
 def given_up_error(fate: Abandoned, why: str) -> PublishTimeoutError:

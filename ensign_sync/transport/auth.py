@@ -1,12 +1,14 @@
 """Tokens from the auth service over HTTP (docs/protocol.rst, "Authentication" and "Tokens")."""
 
 import logging
+import queue
 import threading
 from typing import Any, Dict, Optional
 from urllib.parse import urlsplit
 
 from ..exceptions import AuthenticationError, AuthenticationUnreachableError
 from ..handover.clock import Clock
+from ..handover.spawn import spawn
 from ..protocol import tokens
 from ..protocol.tokens import Action, Tokens
 from ..settings import Settings
@@ -30,7 +32,8 @@ class TokenSource:
     def current(self, timeout: Optional[float] = None) -> Optional[str]:
         """Return an access token, or None when no authentication is wanted.
 
-        Blocks for at most ``timeout`` seconds (default 30) per HTTP request, of which there are at most two.
+        Blocks for at most ``timeout`` seconds (default 30) for a request of another thread, and as long for each of its
+        own, of which there are at most two.
 
         Raises:
             AuthenticationError: The auth service refused the credentials.
@@ -38,24 +41,27 @@ class TokenSource:
         """
         if self._settings.credentials is None:
             return None
-        with self._lock:
+        if not self._lock.acquire(timeout=self._limit(timeout)):
+            raise self._unreachable("TIMEOUT", "the auth service did not answer another thread's request in time")
+        try:
             action = tokens.decide(self._clock.time(), self._tokens)
             if action is Action.REFRESH:
                 self._tokens = self._refreshed(timeout)
             elif action is Action.AUTHENTICATE:
                 self._tokens = self._authenticated(timeout)
             return self._tokens.access if self._tokens else None
+        finally:
+            self._lock.release()
 
     def invalidate(self, token: Optional[str]) -> None:
         """Forget the token that a server refused, unless another has taken its place."""
-        with self._lock:
-            if self._tokens is not None and self._tokens.access == token:
-                self._tokens = None
+        held = self._tokens
+        if held is not None and held.access == token:
+            self._tokens = None  # a new one that comes in between is merely fetched again
 
     def close(self) -> None:
-        """Close the HTTP connections."""
-        with self._lock:
-            session, self._session = self._session, None
+        """Close the HTTP connections; does not wait for a request that is under way."""
+        session, self._session = self._session, None
         if session is not None:
             session.close()
 
@@ -78,13 +84,28 @@ class TokenSource:
     def _post(self, path: str, body: Dict[str, Any], timeout: Optional[float]) -> Tokens:
         import requests  # here, because it takes longer to import than everything else together
 
-        url = self._settings.auth_url + path
-        seconds = self._http_timeout if timeout is None else max(0.001, min(timeout, self._http_timeout))
+        url, seconds = self._settings.auth_url + path, self._limit(timeout)
+        session = self._http()
+        answered: Any = queue.SimpleQueue()
+
+        def exchange() -> None:
+            try:
+                headers = {"User-Agent": USER_AGENT}
+                answered.put(session.post(url, json=body, timeout=seconds, headers=headers))
+            except Exception as error:
+                answered.put(error)
+
+        # On a thread of its own, since the library's time-out only bounds each wait for a further byte.
+        spawn("auth", exchange)
         try:
-            reply = self._http().post(url, json=body, timeout=seconds, headers={"User-Agent": USER_AGENT})
-        except requests.RequestException as error:
+            reply = answered.get(timeout=seconds)
+        except queue.Empty:
+            raise self._unreachable("TIMEOUT", f"the auth service did not answer within {seconds:.3g} s") from None
+        if isinstance(reply, requests.RequestException):
             # Neither the request nor its error is quoted: both could show the secret.
-            raise self._unreachable(type(error).__name__, "the auth service did not answer") from error
+            raise self._unreachable(type(reply).__name__, "the auth service did not answer") from reply
+        if isinstance(reply, Exception):
+            raise reply
         if reply.status_code != 200:
             raise self._refusal(reply)
         try:
@@ -92,6 +113,9 @@ class TokenSource:
             return tokens.parse(answer["access_token"], answer.get("refresh_token", ""))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise self._unreachable("HTTP 200", "the answer holds no tokens; is this an Ensign auth service?") from None
+
+    def _limit(self, timeout: Optional[float]) -> float:
+        return self._http_timeout if timeout is None else max(0.001, min(timeout, self._http_timeout))
 
     def _http(self) -> Any:
         if self._session is None:

@@ -138,8 +138,11 @@ class Unary:
         """Start a query; the rows are read as they are asked for. ``timeout`` bounds the whole, None does not."""
         request = messages.query_request(query, params, duplicates)
         metadata, token = self.metadata(timeout)
-        call = self._channel().unary_stream(methods.ENSQL.path)(request, timeout=timeout, metadata=metadata)
-        return Rows(call, self._settings, lambda: self._tokens.invalidate(token))
+        try:
+            call = self._channel().unary_stream(methods.ENSQL.path)(request, timeout=timeout, metadata=metadata)
+        except ValueError as error:
+            raise closed_channel(error) from error
+        return Rows(call, self._settings, lambda: self._tokens.invalidate(token), self._pauses.is_set)
 
     # how they are made
 
@@ -191,6 +194,8 @@ class Unary:
             raise closed_channel(error) from error
         if retry.is_token_refused(failure):
             self._tokens.invalidate(token)
+        if failure.code == "CANCELLED" and self._pauses.is_set():
+            raise closed_channel(failure) from failure
         if failure.code == "DEADLINE_EXCEEDED":
             raise EnsignTimeoutError(
                 f"{method.name} got no answer from {self._settings.endpoint} within {timeout:.3g} s"
@@ -198,15 +203,18 @@ class Unary:
         raise failure
 
 
-def closed_channel(error: ValueError) -> EnsignError:
-    """Make the error for grpcio's ValueError about a channel that was closed meanwhile."""
+def closed_channel(error: Exception) -> EnsignError:
+    """Make the error for a call whose channel was closed meanwhile."""
     return EnsignClientClosingError(f"the client was closed during this call: {error}")
 
 
 class Rows:
     """The rows of a running query. One thread at a time reads; any may cancel."""
 
-    def __init__(self, call: Any, settings: Settings, token_refused: Callable[[], None]) -> None:
+    def __init__(
+        self, call: Any, settings: Settings, token_refused: Callable[[], None], closed: Callable[[], bool]
+    ) -> None:
+        self._closed = closed
         self._call = call
         self._settings = settings
         self._token_refused = token_refused
@@ -219,6 +227,8 @@ class Rows:
             failure = to_exception(error, methods.ENSQL.name, self._settings)
             if retry.is_token_refused(failure):
                 self._token_refused()
+            if failure.code == "CANCELLED" and self._closed():
+                raise closed_channel(failure) from error
             raise failure from error
 
     def cancel(self) -> None:

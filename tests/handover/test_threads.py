@@ -178,41 +178,42 @@ def test_post_and_close_from_a_callback():
     assert calls == ["first", "second"]
 
 
-def test_post_waits_for_room(monkeypatch):
-    """When very many wait, the thread that brings another one waits too; the callback thread itself never does."""
+def test_posting_never_blocks_and_room_is_waited_for_apart(monkeypatch):
+    """However many wait, a post goes through; who asks for room first waits, but for the callback thread itself."""
     monkeypatch.setattr(callbacks, "MOST_WAITING", 3)
     runner, calls, begun, go = CallbackThread(), [], threading.Event(), threading.Event()
 
     def first():
         begun.set()
         go.wait(LONG)
-        for number in range(10, 15):
-            runner.post(calls.append, number)
+        calls.append(runner.wait_for_room(lambda: 0.0))
 
     runner.post(first)
     assert begun.wait(LONG)
-    for number in range(3):
+    assert runner.wait_for_room(lambda: 0.0)
+    for number in range(5):
         runner.post(calls.append, number)
-    fourth = spawn("tester", runner.post, calls.append, 3)
-    fourth.join(0.01)
-    assert fourth.is_alive()
+    assert not runner.wait_for_room(lambda: 0.0)
+    asked = []
+    waiter = spawn("tester", lambda: asked.append(runner.wait_for_room(later().remaining)))
     go.set()
-    assert gather([fourth], later()) == []
+    assert gather([waiter], later()) == []
+    assert asked == [True]
     runner.close(later())
-    assert sorted(calls) == [0, 1, 2, 3, 10, 11, 12, 13, 14]
-    assert calls[:3] == [0, 1, 2]
+    assert calls == [True, 0, 1, 2, 3, 4]
 
 
 def test_close_frees_whoever_waits_for_room(monkeypatch):
-    """A post that waits for room when the thread is closed still runs what it brings."""
+    """Who waits for room when the thread is closed goes on, and what is brought then still runs."""
     monkeypatch.setattr(callbacks, "MOST_WAITING", 1)
     runner, calls, begun, go = CallbackThread(), [], threading.Event(), threading.Event()
     runner.post(lambda: (begun.set(), go.wait(LONG)))
     assert begun.wait(LONG)
     runner.post(calls.append, "waiting")
-    late = spawn("tester", runner.post, calls.append, "late")
+    waiter = spawn("tester", runner.wait_for_room, later().remaining)
     runner.close(Deadline(0.0))
-    assert gather([late], later()) == []
+    assert gather([waiter], later()) == []
+    runner.post(calls.append, "late")
     assert calls == ["late"]
     go.set()
     runner.close(later())

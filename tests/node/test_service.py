@@ -433,6 +433,7 @@ def test_stopping_with_grace_ends_streams_at_once(node):
     client = node.client()
     with client.subscribe("weather") as sub:
         futures = [client.submit("weather", str(n)) for n in range(200)]
+        futures[0].result(30)
         started = time.monotonic()
         node.stop(20)
         assert time.monotonic() - started < 10, "it did not wait for the subscriber"
