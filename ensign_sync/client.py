@@ -260,9 +260,8 @@ class Ensign(Catalog):
             EnSQLError: It is valid and asks for what neither the server nor this version evaluates.
         """
         parsed = checked_query(query)
-        names = {id: name for name, id in (self._cache or {}).items()}
         connection, patience = self._connected(), self._patience(timeout)
-        return open_cursor(connection, parsed, Asked(query, params, include_duplicates, timeout), names, patience)
+        return open_cursor(connection, parsed, Asked(query, params, include_duplicates, timeout), patience)
 
     def explain_query(
         self, query: str, params: Optional[Mapping[str, Any]] = None, include_duplicates: bool = False
@@ -362,6 +361,8 @@ class Ensign(Catalog):
         )
 
     def _patience(self, timeout: Optional[float]) -> Patience:
+        if timeout is not None and not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds, not negative, got {timeout!r}")
         return Patience(timeout, self._timeout)

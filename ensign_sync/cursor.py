@@ -17,7 +17,6 @@ from .exceptions import (
 )
 from .handover.clock import Patience
 from .handover.watchdog import Watched
-from .ids import ULID
 from .streams.connection import Connection
 
 
@@ -149,7 +148,7 @@ class Asked(NamedTuple):
 
 
 def open_cursor(
-    connection: Connection, parsed: ensql.Query, asked: Asked, names: Mapping[ULID, str], patience: Patience
+    connection: Connection, parsed: ensql.Query, asked: Asked, patience: Patience
 ) -> Cursor:
     """Start a query and wait for its first row; tried once more if the connection or the token was of the past.
 
@@ -158,7 +157,7 @@ def open_cursor(
         QueryNoRows: It selects nothing.
     """
     for last_try in (False, True):
-        cursor = _start(connection, asked, names, patience, parsed.limit)
+        cursor = _start(connection, parsed, asked, patience)
         try:
             if cursor._peek():
                 return cursor
@@ -174,7 +173,7 @@ def open_cursor(
 
 
 def _start(
-    connection: Connection, asked: Asked, names: Mapping[ULID, str], patience: Patience, limit: Optional[int]
+    connection: Connection, parsed: ensql.Query, asked: Asked, patience: Patience
 ) -> Cursor:
     reading = connection.unary.query(asked.query, asked.params, asked.include_duplicates, asked.timeout)
     waiting = [False]
@@ -190,8 +189,7 @@ def _start(
             if row is None:
                 return
             patience.progress()
-            topic_id = ULID(row.topic_id) if len(row.topic_id) == ULID.size else None
-            yield connection.decode_event(row, names.get(topic_id, "") if topic_id else "")
+            yield connection.decode_event(row, parsed.topic)
 
     def remaining() -> Optional[float]:
         return patience.remaining() if waiting[0] else None
@@ -204,7 +202,7 @@ def _start(
         cancel=reading.cancel,
         release=lambda: connection.watchdog.remove(watched),
         timed_out=lambda: patience.passed,
-        limit=limit,
+        limit=parsed.limit,
     )
 
 

@@ -80,6 +80,8 @@ class Type:
 
 
 def _checked_meta(meta: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    if meta is not None and not isinstance(meta, Mapping):
+        raise TypeError(f"meta must map str to str, got {type(meta).__name__}")
     checked = dict(meta or {})
     for key, value in checked.items():
         if not isinstance(key, str) or not isinstance(value, str):
@@ -129,7 +131,9 @@ class Event:
         if isinstance(data, str):
             raise TypeError("event data must be bytes, got type str: encode it first, data.encode('utf-8')")
         if data is not None and not isinstance(data, bytes):
-            raise TypeError(f"event data must be bytes, got type {type(data).__name__}")
+            raise TypeError(
+                f"event data must be bytes, got type {type(data).__name__}: encode it, or let from_object do so"
+            )
         if not data:
             raise ValueError("no data provided")
         if mimetype is None:

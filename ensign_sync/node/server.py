@@ -59,7 +59,7 @@ class Node:
             path: A data file, made if need be, or ``:memory:``.
             host, port, auth_port: Where to listen; port 0 takes a free one.
             topics: Topics to make unless they exist.
-            strict: Behave as the real server does where a friendlier node would not.
+            strict: For the differences between this node and the real server; so far it changes nothing.
             access_duration, refresh_duration: Lifetimes of tokens in seconds.
 
         Raises:

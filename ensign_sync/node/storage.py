@@ -64,16 +64,16 @@ class Log:
         self._in_memory = path == ":memory:"
         self._lock = threading.Lock()  # one user at a time of the writing connection
         self._read_lock = self._lock if self._in_memory else threading.Lock()
-        self._guard: Any = None
+        self._guard: Optional[_Guard] = None
         self._closed = False
         if not self._in_memory:
-            self._guard = _lock_file(path)
+            self._guard = _Guard(path)
         try:
             self._writer = self._open()
             self._reader = self._writer if self._in_memory else self._connect()
             self._next: Dict[int, int] = {topic.number: self._last(topic.number) + 1 for topic in self._all_topics()}
         except BaseException:
-            self._release()
+            self._release(refused=True)
             raise
 
     # settings
@@ -191,7 +191,7 @@ class Log:
         if not self._in_memory:
             with self._read_lock:
                 self._reader.close()
-        self._release()
+        self._release(refused=False)
 
     # inside
 
@@ -237,10 +237,10 @@ class Log:
         except (sqlite3.Error, OSError) as error:
             raise NodeStorageError(f"data file {self.path} cannot be used: {error}") from error
 
-    def _release(self) -> None:
+    def _release(self, refused: bool) -> None:
         guard, self._guard = self._guard, None
         if guard is not None:
-            guard.close()
+            guard.release(refused)
 
 
 class _Transaction:
@@ -277,22 +277,37 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
-def _lock_file(path: str) -> Any:
-    """Hold a lock beside the file for as long as the log is open; where there is no flock SQLite's own must do."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        guard = open(path + ".lock", "w")  # noqa: SIM115 - held until close
-    except OSError as error:
-        raise NodeStorageError(f"data file {path} cannot be used: {error}") from error
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        guard.close()
-        raise NodeStorageError(
-            f"data file {path} is in use by another node: run one with 'ensign-sync serve --data {path}'"
-            " and let every program connect to it"
-        ) from error
-    return guard
+class _Guard:
+    """A lock beside a data file, held for as long as the log is open; where there is no flock SQLite's own must do.
+
+    The file is never written to, whatever it was before, and goes again if it was made for a log that is refused.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path + ".ensign-lock"
+        self._made = not os.path.exists(self._path)
+        self._descriptor = -1
+        try:
+            import fcntl
+        except ImportError:
+            return
+        try:
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise NodeStorageError(f"data file {path} cannot be used: {error}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise NodeStorageError(
+                f"data file {path} is in use by another process: stop that one, or let one node have it"
+                f" ('ensign-sync serve --data {path}') and every program connect to that"
+            ) from None
+
+    def release(self, refused: bool) -> None:
+        """Let go of the lock."""
+        if self._descriptor >= 0:
+            if refused and self._made:
+                os.unlink(self._path)
+            os.close(self._descriptor)
+            self._descriptor = -1

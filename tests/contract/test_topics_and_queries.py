@@ -128,7 +128,6 @@ class TestQuery:
 
     def test_rows_know_their_topic_and_id(self, client):
         """A row is an event with the id of the log."""
-        client.get_topics()
         row = client.query("SELECT * FROM weather LIMIT 1").fetchone()
         assert row.topic == "weather"
         assert row.id.milliseconds > 0

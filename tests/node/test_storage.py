@@ -147,12 +147,14 @@ def test_files_that_are_not_ours_are_refused_and_not_touched(tmp_path, make):
     """A foreign, newer or damaged file is an error that names it, and stays as it is."""
     path = str(tmp_path / "data.db")
     make(path)
+    there = sorted(os.listdir(str(tmp_path)))
     with open(path, "rb") as file:
         before = file.read()
     with pytest.raises(NodeStorageError, match=r"data\.db"):
         Log(path)
     with open(path, "rb") as file:
         assert file.read() == before
+    assert sorted(os.listdir(str(tmp_path))) == there, "nothing is left behind"
 
 
 def test_a_file_in_use_is_refused(tmp_path):
@@ -163,6 +165,15 @@ def test_a_file_in_use_is_refused(tmp_path):
         Log(path)
     log.close()
     Log(path).close()
+
+
+def test_a_lock_file_of_somebody_else_is_not_touched(tmp_path):
+    """Whatever stands in the place of the lock keeps its content."""
+    for name in ("data.lock", "data.ensign-lock"):
+        (tmp_path / name).write_text("precious")
+    Log(str(tmp_path / "data")).close()
+    for name in ("data.lock", "data.ensign-lock"):
+        assert (tmp_path / name).read_text() == "precious"
 
 
 def test_a_folder_that_does_not_exist(tmp_path):

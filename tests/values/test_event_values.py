@@ -128,7 +128,7 @@ def test_meta_is_copied():
         ({"meta": {"a": None}}, TypeError, "meta must map str to str, got 'a': None"),
         ({"meta": {"a": True}}, TypeError, "meta must map str to str, got 'a': True"),
         ({"meta": {"a": b"b"}}, TypeError, "meta must map str to str, got 'a': b'b'"),
-        ({"meta": 5}, TypeError, "not iterable"),
+        ({"meta": 5}, TypeError, "got int"),
     ],
     ids=str,
 )
