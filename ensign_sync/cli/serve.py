@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="PORT", type=port, default=0, help="for gRPC (default: a free one)")
     parser.add_argument("--auth-port", metavar="PORT", type=port, default=0, help="for tokens (default: a free one)")
     parser.add_argument("--topic", metavar="NAME", action="append", default=[], help="make a topic; may be repeated")
-    parser.add_argument("--strict", action="store_true", help="for differences to the real server; so far it changes nothing")
+    parser.add_argument("--strict", action="store_true", help="without effect so far")
     parser.add_argument(
         "--access-duration", metavar="S", type=seconds, default=3600.0, help="lifetime of tokens (default: an hour)"
     )
