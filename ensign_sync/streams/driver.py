@@ -93,6 +93,7 @@ class StreamDriver:
         self._wake = threading.Event()
         self._stopping = False
         self._told_of_outage = False
+        self._deliberate = False  # the connection is being given up by ourselves
         self._conditions: List[Callable[[], bool]] = []
 
     # for any thread
@@ -171,9 +172,10 @@ class StreamDriver:
                 raise
 
     def reconnect(self) -> None:
-        """Give the present connection up and make a new one."""
+        """Give the present connection up and make a new one; that is no outage, and nobody is told of one."""
         with self.changed:
             call = self._call
+            self._deliberate = call is not None
         self._wake.set()
         if call is not None:
             call.cancel()
@@ -225,10 +227,11 @@ class StreamDriver:
             over = self._after_loss(error, pause)
             if over:
                 return
-            if not self._told_of_outage:
+            deliberate, self._deliberate = self._deliberate, False
+            if not (self._told_of_outage or deliberate):
                 self._told_of_outage = True
                 self._hooks.on_disconnect(self._outage(error, history.attempts, now - lost_at))
-            log = logger.info if history.attempts else logger.warning
+            log = logger.info if history.attempts or deliberate else logger.warning
             log("%s stream lost, next try in %.2f s: %s", self.machine.role, pause, error)
             renewed = history.token_renewed or retry.is_token_refused(error)
             history = history._replace(attempts=history.attempts + 1, token_renewed=renewed)
