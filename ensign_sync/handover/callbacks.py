@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional, Tuple
 
 from .clock import Deadline
-from .spawn import gather, prepare
+from .spawn import gather, spawn_kept
 
 logger = logging.getLogger("ensign_sync")
 
@@ -56,11 +56,9 @@ class CallbackThread:
 
     def _started(self) -> bool:
         """Start the thread; at the end of a program some Pythons refuse to, then the caller has to do the work."""
-        self._thread = prepare("callbacks", self._run)
         try:
-            self._thread.start()
+            spawn_kept(self, "callbacks", self._run)
         except RuntimeError:
-            self._thread = None
             self._waiting.clear()
             return False
         return True

@@ -9,25 +9,30 @@ from .clock import Deadline
 _numbers = itertools.count(1)
 
 
-def prepare(role: str, target: Callable[..., Any], *args: Any) -> threading.Thread:
-    """Make a daemon thread named ``ensign-<role>-<n>`` that is not started.
-
-    Who keeps a thread in an attribute puts it there before starting it: an interrupt that arrives in ``start`` would
-    otherwise leave a running thread that nobody knows of.
-    """
+def _prepared(role: str, target: Callable[..., Any], *args: Any) -> threading.Thread:
     return threading.Thread(target=target, args=args, name=f"ensign-{role}-{next(_numbers)}", daemon=True)
-
-
-def never_began(thread: threading.Thread) -> bool:
-    """Tell whether ``start`` of a thread failed before the thread existed."""
-    return thread.ident is None and not thread.is_alive()
 
 
 def spawn(role: str, target: Callable[..., Any], *args: Any) -> threading.Thread:
     """Start a daemon thread named ``ensign-<role>-<n>``."""
-    thread = prepare(role, target, *args)
+    thread = _prepared(role, target, *args)
     thread.start()
     return thread
+
+
+def spawn_kept(owner: Any, role: str, target: Callable[..., Any]) -> None:
+    """Start a thread that stands in ``owner._thread`` before it runs.
+
+    An interrupt that arrives in ``start`` would otherwise leave a running thread that nobody knows of. If the thread
+    never began, the attribute is None again.
+    """
+    owner._thread = thread = _prepared(role, target)
+    try:
+        thread.start()
+    except BaseException:
+        if thread.ident is None and not thread.is_alive():
+            owner._thread = None
+        raise
 
 
 def gather(threads: Iterable[threading.Thread], deadline: Deadline) -> List[str]:

@@ -5,7 +5,7 @@ import threading
 from typing import Callable, List, NamedTuple, Optional
 
 from .clock import Deadline
-from .spawn import gather, never_began, prepare
+from .spawn import gather, spawn_kept
 
 logger = logging.getLogger("ensign_sync")
 
@@ -33,13 +33,7 @@ class Watchdog:
         with self._changed:
             self._watched.append(watched)
             if self._thread is None:
-                self._thread = prepare("timer", self._run)
-                try:
-                    self._thread.start()
-                except BaseException:
-                    if never_began(self._thread):
-                        self._thread = None
-                    raise
+                spawn_kept(self, "timer", self._run)
             self._changed.notify()
 
     def remove(self, watched: Watched) -> None:

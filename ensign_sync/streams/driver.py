@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
-from ..handover.spawn import gather, never_began, prepare
+from ..handover.spawn import gather, spawn_kept
 from ..protocol import retry
 from ..protocol.frames import HalfClose
 from ..protocol.machine import State, stream_ended
@@ -163,13 +163,7 @@ class StreamDriver:
     def start(self) -> None:
         """Start the reader thread, once. Call it with the mutex held."""
         if self._thread is None:
-            self._thread = prepare(self.machine.role, self._run)
-            try:
-                self._thread.start()
-            except BaseException:
-                if never_began(self._thread):
-                    self._thread = None
-                raise
+            spawn_kept(self, self.machine.role, self._run)
 
     def reconnect(self) -> None:
         """Give the present connection up and make a new one; that is no outage, and nobody is told of one."""
