@@ -1,9 +1,8 @@
 """The acknowledgement of an event (docs/protocol.rst, "Acks and nacks")."""
 
-from datetime import datetime
-from typing import Optional, Union
+from typing import Optional
 
-from .times import Instant
+from .times import Instant, Kept, instant_of
 
 
 class Ack:
@@ -16,20 +15,14 @@ class Ack:
 
     __slots__ = ("id", "_committed")
 
-    def __init__(self, id: bytes, committed: Union[Instant, datetime, int, None] = None) -> None:
+    def __init__(self, id: bytes, committed: Kept = None) -> None:
         self.id = id
-        # An int is nanoseconds since 1970: the instant is made when somebody looks, not for every ack.
         self._committed = committed
 
     @property
     def committed(self) -> Optional[Instant]:
         """When the server stored the event, or None if it did not say."""
-        committed = self._committed
-        if isinstance(committed, int):
-            return Instant.from_ns(committed)
-        if committed is None or isinstance(committed, Instant):
-            return committed
-        return Instant.from_datetime(committed)
+        return instant_of(self._committed)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Ack):

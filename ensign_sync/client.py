@@ -6,25 +6,27 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
-from . import ensql, settings
+from . import settings
 from .ack import Ack
 from .catalog import Catalog
-from .cursor import Asked, Cursor, checked_query, open_cursor, query_text
+from .cursor import Asked, Cursor, checked_query, open_cursor
 from .exceptions import (
     ConcurrencyError,
     EnsignClientClosingError,
+    EnsignError,
     EnsignSettingsError,
     EnsignTimeoutError,
 )
 from .handover.clock import Deadline, Patience
 from .handover.inbox import Inbox
+from .handover.locking import holding
 from .handover.receipt import PublishFuture
 from .settings import Reconnect
 from .status import ServerStatus
 from .streams.batch import Batch, outcome_of_future, prepare, ready_stream
 from .streams.connection import Connection, Options
 from .streams.driver import Outage
-from .streams.publishing import Window
+from .streams.publishing import Window, request_limit
 from .subscription import Subscription, group_name, refuse_unsupported
 
 logger = logging.getLogger("ensign_sync")
@@ -56,7 +58,8 @@ class Ensign(Catalog):
             False fails it instead.
         reconnect: The pauses between tries.
         tls: The path of a CA file, or ``TLS(ca_file, cert_file, key_file)``.
-        channel_options: Further options of the gRPC channel.
+        channel_options: Further options of the gRPC channel. Of these ``grpc.max_send_message_length`` says how large
+            an event may be on the wire, in bytes, instead of the 4 MiB less 1 KiB that a server takes by default.
         on_disconnect, on_reconnect: Called with an Outage on a thread for callbacks.
 
     Raises:
@@ -94,7 +97,7 @@ class Ensign(Catalog):
         self._timeout = float(timeout)
         self._cache = None if disable_topic_cache else {}
         self._options = Options(
-            window=Window(max_in_flight, max_in_flight_bytes),
+            window=Window(max_in_flight, max_in_flight_bytes, request_limit(channel_options)),
             resend=resend,
             reconnect=reconnect,
             channel_options=tuple(channel_options),
@@ -184,17 +187,21 @@ class Ensign(Catalog):
         """
         self._check_topic(topic)
         connection, patience = self._connected(), self._patience(timeout)
-        item = prepare(event, connection.publisher())
-        future = PublishFuture(connection.callbacks.post, outcome_of_future(item.event))
-        stream = ready_stream(connection, topic, patience)
+        item, payload = prepare(event, connection.publisher())
+        future = PublishFuture(connection.callbacks.post, outcome_of_future, item)
+        stream = connection.publisher()
+        if not stream.knows(topic):
+            stream = ready_stream(connection, topic, patience)
         if not connection.callbacks.wait_for_room(patience.remaining):
             raise stream.timeout_error("too many callbacks of earlier events wait to be run", patience)
         try:
-            stream.put(topic, [item.payload], future, patience)
-        except BaseException:
+            stream.put(topic, [payload], future, patience)
+        except BaseException as error:
             stream.give_up(future)
+            if not isinstance(error, EnsignError):
+                stream.start_over()
             raise
-        item.event._handle = future
+        item._handle = future
         return future
 
     def flush(self, timeout: Optional[float] = 2.0) -> None:
@@ -254,21 +261,24 @@ class Ensign(Catalog):
     ) -> Cursor:
         """Read the log with ``SELECT * FROM topic [OFFSET n] [LIMIT n]``; blocks until the first row is there.
 
+        A server that announces ``where``, as a friendly node does, takes the whole language: see docs/node.rst.
+
         Raises:
             InvalidQueryError: The query is not valid; the text says where and why.
             QueryNoRows: It selects nothing.
             EnSQLError: It is valid and asks for what neither the server nor this version evaluates.
         """
-        parsed = checked_query(query)
         connection, patience = self._connected(), self._patience(timeout)
+        parsed = checked_query(query, params, lambda: connection.unary.features(patience.remaining()))
         return open_cursor(connection, parsed, Asked(query, params, include_duplicates, timeout), patience)
 
     def explain_query(
         self, query: str, params: Optional[Mapping[str, Any]] = None, include_duplicates: bool = False
     ) -> str:
         """Return how the server would run a query; the real server answers EnsignRPCError UNIMPLEMENTED."""
-        ensql.parse(query_text(query))
-        return self._connected().unary.explain(query, params, include_duplicates, self._timeout)
+        unary = self._connected().unary
+        checked_query(query, params, lambda: ["where"])
+        return unary.explain(query, params, include_duplicates, self._timeout)
 
     # the server and the client itself
 
@@ -294,20 +304,14 @@ class Ensign(Catalog):
         Events that are not acknowledged by then fail with PublishTimeoutError, and one warning counts them. May be
         called from any thread and any number of times.
         """
-        with self._lock:
-            self._closed = True
-            connection = self._connection
+        connection = self._begin_to_close()
         # Whoever was interrupted here can close again: nothing is let go before it has ended.
         if connection is not None and connection.pid == os.getpid():
             given_up = connection.close(Deadline(timeout))
             if given_up:
                 logger.warning("the client was closed with %d events unacknowledged; they may be lost", given_up)
-        with self._lock:
-            node, self._node = self._node, None
-        if node is not None:
-            from .node import embedded
-
-            embedded.release(node)
+        if self._node is not None:
+            self._release_node()
         _open_clients.discard(self)
 
     def __enter__(self) -> "Ensign":
@@ -331,14 +335,30 @@ class Ensign(Catalog):
         connection = self._connection
         if connection is not None and connection.pid == os.getpid() and not self._closed:
             return connection
-        # Decided inside: one connection per process, none after close.
-        with self._lock:
-            if self._closed:
-                raise EnsignClientClosingError("the client is closed: make a new one")
-            if self._connection is None or self._connection.pid != os.getpid():
-                self._connection = Connection(self._reachable_settings(), self._options)
-                _open_clients.add(self)
-            return self._connection
+        return self._connect()
+
+    @holding("_lock")
+    def _connect(self) -> Connection:
+        # One connection per process, none after close.
+        if self._closed:
+            raise EnsignClientClosingError("the client is closed: make a new one")
+        if self._connection is None or self._connection.pid != os.getpid():
+            self._connection = Connection(self._reachable_settings(), self._options)
+            _open_clients.add(self)
+        return self._connection
+
+    @holding("_lock")
+    def _begin_to_close(self) -> Optional[Connection]:
+        self._closed = True
+        return self._connection
+
+    @holding("_lock")
+    def _release_node(self) -> None:
+        from .node import embedded
+
+        node, self._node = self._node, None
+        if node is not None:
+            embedded.release(node)
 
     def _reachable_settings(self) -> settings.Settings:
         """Start the embedded node if the endpoint asks for one. Needs the lock."""
@@ -361,10 +381,11 @@ class Ensign(Catalog):
         )
 
     def _patience(self, timeout: Optional[float]) -> Patience:
-        if timeout is not None and not isinstance(timeout, (int, float)):
-            raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout must be a number of seconds, not negative, got {timeout!r}")
+        if timeout is not None:
+            if not isinstance(timeout, (int, float)):
+                raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
+            if not timeout >= 0:
+                raise ValueError(f"timeout must be a number of seconds, not negative, got {timeout!r}")
         return Patience(timeout, self._timeout)
 
     def _check_topic(self, topic: Any) -> None:

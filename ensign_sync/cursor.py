@@ -1,7 +1,7 @@
 """The rows of a query."""
 
 import threading
-from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional
 
 from . import ensql
 from .events import Event
@@ -147,8 +147,15 @@ class Asked(NamedTuple):
     timeout: Optional[float]
 
 
+class Checked(NamedTuple):
+    """What a query is about: its topic, and how many rows it asks for."""
+
+    topic: str
+    limit: Optional[int]
+
+
 def open_cursor(
-    connection: Connection, parsed: ensql.Query, asked: Asked, patience: Patience
+    connection: Connection, parsed: Checked, asked: Asked, patience: Patience
 ) -> Cursor:
     """Start a query and wait for its first row; tried once more if the connection or the token was of the past.
 
@@ -173,7 +180,7 @@ def open_cursor(
 
 
 def _start(
-    connection: Connection, parsed: ensql.Query, asked: Asked, patience: Patience
+    connection: Connection, parsed: Checked, asked: Asked, patience: Patience
 ) -> Cursor:
     reading = connection.unary.query(asked.query, asked.params, asked.include_duplicates, asked.timeout)
     waiting = [False]
@@ -215,17 +222,40 @@ def query_text(query: Any) -> str:
     return query
 
 
-def checked_query(query: Any) -> ensql.Query:
-    """Parse a query before it is sent: the real server answers some invalid ones with OK and no rows."""
-    parsed = ensql.parse(query_text(query))
+def checked_query(query: Any, params: Optional[Mapping[str, Any]], features: Callable[[], Collection[str]]) -> Checked:
+    """Check a query before it is sent: the real server answers some invalid ones with OK and no rows.
+
+    What the real server does not evaluate is let through to one that announces ``where``; only then it is asked.
+    """
+    text = query_text(query)
+    try:
+        parsed = ensql.parse(text)
+    except InvalidQueryError:
+        if not _is_full(text, params) or "where" not in features():
+            raise  # what the real server says of it
+        return _parsed_in_full(text, params)
     unsupported = [
         word
         for word, there in (("WHERE", parsed.where), ("a list of fields", parsed.fields), ("a schema", parsed.schema))
         if there
     ]
-    if unsupported:
-        raise EnSQLError(
-            f"the server ignores {' and '.join(unsupported)} and would return every event:"
-            " use SELECT * FROM topic [OFFSET n] [LIMIT n] and filter the rows"
-        )
-    return parsed
+    if not unsupported:
+        return Checked(parsed.topic, parsed.limit)
+    if "where" in features():
+        return _parsed_in_full(text, params)
+    raise EnSQLError(
+        f"the server ignores {' and '.join(unsupported)} and would return every event:"
+        " use SELECT * FROM topic [OFFSET n] [LIMIT n] and filter the rows"
+    )
+
+
+def _parsed_in_full(text: str, params: Optional[Mapping[str, Any]]) -> Checked:
+    select = ensql.parse_full(text, params)
+    return Checked(select.topic, select.limit)
+
+
+def _is_full(text: str, params: Optional[Mapping[str, Any]]) -> bool:
+    try:
+        return bool(_parsed_in_full(text, params))
+    except InvalidQueryError:
+        return False

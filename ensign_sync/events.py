@@ -1,16 +1,18 @@
 """Events: what is published, and what a subscription or a query returns."""
 
+import functools
 import json
 import pickle
 import re
+from datetime import datetime
 from enum import IntEnum
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union, cast
 
 from . import mimetypes, nack, times
 from .ack import Ack
 from .exceptions import CouldNotAck, CouldNotNack, EnsignTimeoutError, NackError
 from .ids import RLID
-from .times import Instant
+from .times import Instant, Kept, instant_of
 
 _SEMVER = re.compile(
     r"^v*(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)"
@@ -52,13 +54,9 @@ class Type:
 
     def parse_version(self, version: str) -> None:
         """Take the three numbers of a semver 2.0.0 text; pre-release and build are dropped."""
-        match = _SEMVER.match(version) if isinstance(version, str) else None
-        if not match:
+        if not isinstance(version, str):
             raise ValueError(f"unparseable semantic version: {version}")
-        numbers = [int(match[part]) for part in ("major", "minor", "patch")]
-        if max(numbers) > _UINT32:
-            raise ValueError(f"unparseable semantic version: {version}: no part may exceed {_UINT32}")
-        self.major_version, self.minor_version, self.patch_version = numbers
+        self.major_version, self.minor_version, self.patch_version = _numbers(version)
 
     def semver(self) -> str:
         """Return the version as text."""
@@ -79,10 +77,23 @@ class Type:
         return f"{self.name} v{self.semver()}"
 
 
+@functools.lru_cache(maxsize=256)
+def _numbers(version: str) -> Tuple[int, int, int]:
+    match = _SEMVER.match(version)
+    if not match:
+        raise ValueError(f"unparseable semantic version: {version}")
+    major, minor, patch = (int(match[part]) for part in ("major", "minor", "patch"))
+    if max(major, minor, patch) > _UINT32:
+        raise ValueError(f"unparseable semantic version: {version}: no part may exceed {_UINT32}")
+    return major, minor, patch
+
+
 def _checked_meta(meta: Optional[Mapping[str, str]]) -> Dict[str, str]:
-    if meta is not None and not isinstance(meta, Mapping):
+    if meta is None:
+        return {}
+    if type(meta) is not dict and not isinstance(meta, Mapping):
         raise TypeError(f"meta must map str to str, got {type(meta).__name__}")
-    checked = dict(meta or {})
+    checked = dict(meta)
     for key, value in checked.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"meta must map str to str, got {key!r}: {value!r}: convert both with str()")
@@ -99,18 +110,17 @@ class Event:
         mimetype: A ``mimetypes.MIME``; a bare int where the server delivered a number that none has.
         type: The schema.
         meta: Key-value pairs of the publisher, str to str.
-        created: When the publisher made it.
         id: After publishing the local id of the ack; on a received event its RLID.
-        committed: When the server stored it (queries of the real server do not say).
         topic: The name of the topic it was received from.
         error: The Nack or the error, if it was refused.
     """
 
     id: Any = None
-    committed: Optional[Instant] = None
     topic: str = ""
     error: Any = None
     _state = EventState.INITIALIZED
+    _created: Kept = None
+    _committed: Kept = None
     # Set by a stream: on the way out an object with wait(timeout), on the way in one with ack and nack.
     _handle: Any = None
 
@@ -128,14 +138,9 @@ class Event:
             ValueError: No data, no or an unknown mimetype, an empty schema name, a version that is no semver.
             TypeError: Data that is not bytes, or metadata that is not str to str.
         """
-        if isinstance(data, str):
-            raise TypeError("event data must be bytes, got type str: encode it first, data.encode('utf-8')")
-        if data is not None and not isinstance(data, bytes):
-            raise TypeError(
-                f"event data must be bytes, got type {type(data).__name__}: encode it, or let from_object do so"
-            )
-        if not data:
-            raise ValueError("no data provided")
+        if type(data) is not bytes or not data:
+            _check_data(data)
+            assert data is not None
         if mimetype is None:
             raise ValueError("no mimetype provided")
         if not isinstance(schema_name, str):
@@ -148,11 +153,29 @@ class Event:
         self.mimetype: int = mimetypes.parse(mimetype)
         self.type = Type(schema_name.strip(), schema_version)
         self.meta: Dict[str, str] = _checked_meta(meta)
-        self.created: Optional[Instant] = times.now()
+        self._created = times.time_ns()
 
     def __getstate__(self) -> Dict[str, Any]:
         # A copy, perhaps in another process, belongs to no stream.
         return {name: value for name, value in vars(self).items() if name != "_handle"}
+
+    @property
+    def created(self) -> Optional[Instant]:
+        """When the publisher made it."""
+        return _looked_up(self._created)
+
+    @created.setter
+    def created(self, at: Optional[datetime]) -> None:
+        self._created = _checked_time("created", at)
+
+    @property
+    def committed(self) -> Optional[Instant]:
+        """When the server stored it (queries of the real server do not say)."""
+        return _looked_up(self._committed)
+
+    @committed.setter
+    def committed(self, at: Optional[datetime]) -> None:
+        self._committed = _checked_time("committed", at)
 
     @property
     def state(self) -> EventState:
@@ -277,6 +300,29 @@ class Event:
         return "\n\t".join(rows)
 
 
+def _looked_up(kept: Kept) -> Optional[Instant]:
+    if isinstance(kept, datetime) and kept.tzinfo is None:
+        return cast(Instant, kept)  # no instant can be made of what somebody assigned, and publishing it says so
+    return instant_of(kept)
+
+
+def _checked_time(name: str, at: Any) -> Optional[datetime]:
+    if at is not None and not isinstance(at, datetime):
+        raise TypeError(f"{name} must be a datetime with a time zone or None, got {type(at).__name__}")
+    return at
+
+
+def _check_data(data: Any) -> None:
+    if isinstance(data, str):
+        raise TypeError("event data must be bytes, got type str: encode it first, data.encode('utf-8')")
+    if data is not None and not isinstance(data, bytes):
+        raise TypeError(
+            f"event data must be bytes, got type {type(data).__name__}: encode it, or let from_object do so"
+        )
+    if not data:
+        raise ValueError("no data provided")
+
+
 def _decoded(decode: Any, data: bytes, kind: str) -> Any:
     try:
         return decode(data)
@@ -289,15 +335,15 @@ def received(
     mimetype: int,
     schema: Type,
     meta: Dict[str, str],
-    created: Optional[Instant],
+    created: Kept,
     id: Optional[RLID],
-    committed: Optional[Instant],
+    committed: Kept,
     topic: str,
 ) -> Event:
     """Make an event from what a server delivered, which may be anything: nothing is checked."""
     event = Event.__new__(Event)
     event.data, event.mimetype, event.type, event.meta = data, mimetype, schema, meta
-    event.created, event.id, event.committed, event.topic = created, id, committed, topic
+    event._created, event.id, event._committed, event.topic = created, id, committed, topic
     event._state = EventState.SUBSCRIBED
     return event
 

@@ -4,6 +4,7 @@ See docs/protocol.rst, "Mimetypes".
 """
 
 import enum
+import functools
 import re
 from typing import Dict, Iterator, Optional, Union
 
@@ -130,12 +131,19 @@ def parse(mimetype: Union[str, int]) -> MIME:
     A text is matched as it stands, then by prefix and name, by its suffix (``application/vnd.x+xml`` is XML), and
     then with ``text`` and ``application`` swapped. ValueError names a value that matches nothing.
     """
+    if type(mimetype) is MIME:
+        return mimetype
     if isinstance(mimetype, bool) or not isinstance(mimetype, (str, int)):
         raise ValueError(f"unrecognized mimetype: {mimetype!r}: give a text such as 'application/json'")
     if not isinstance(mimetype, str):
         if mimetype in names_by_value:
             return MIME(mimetype)
         raise ValueError(f"unrecognized mimetype: {mimetype}")
+    return _parse_text(mimetype)
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_text(mimetype: str) -> MIME:
     text = mimetype.lower().strip()
     if text in values_by_name:
         return MIME(values_by_name[text])

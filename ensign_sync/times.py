@@ -124,11 +124,43 @@ def to_rfc3339(at: Union[Instant, datetime]) -> str:
     return instant.replace(microsecond=0, tzinfo=None).isoformat() + fraction + "Z"
 
 
-def maybe_instant(seconds: int, nanos: int) -> Optional[Instant]:
-    """Make an instant, or None for the zero timestamp that stands for 'not set' or one that no calendar has."""
-    if not seconds and not nanos:
-        return None
+#: A point in time as it is kept: nanoseconds since 1970, the bytes of a protobuf timestamp, or a finished instant.
+#: Most are never looked at, and an instant takes as long to make as everything else that an event needs.
+Kept = Union[int, bytes, Instant, datetime, None]
+
+
+def instant_of(kept: Kept) -> Optional[Instant]:
+    """Return what is kept as an instant; None for 'not set' and for what no calendar has."""
+    if kept is None or type(kept) is Instant:
+        return kept
+    if isinstance(kept, datetime):
+        return Instant.from_datetime(kept)
     try:
-        return Instant.from_parts(seconds, nanos)
+        ns = kept if isinstance(kept, int) else ns_of_timestamp(kept)
+        return Instant.from_ns(ns) if ns else None
     except ValueError:
         return None
+
+
+def ns_of_timestamp(data: bytes) -> int:
+    """Return the nanoseconds since 1970 of an encoded protobuf timestamp; ValueError if it is none."""
+    parts = {0x08: 0, 0x10: 0}  # the tags of seconds and nanos
+    at, end = 0, len(data)
+    while at < end:
+        tag, value, shift = data[at], 0, 0
+        at += 1
+        while at < end and data[at] > 127:
+            value |= (data[at] & 127) << shift
+            shift += 7
+            at += 1
+        if at >= end or tag not in parts or shift > 63:
+            raise ValueError(f"{data!r} is no timestamp")
+        value |= data[at] << shift
+        at += 1
+        parts[tag] = value - (1 << 64) if value >= 1 << 63 else value
+    return parts[0x08] * 1_000_000_000 + parts[0x10]
+
+
+def maybe_instant(seconds: int, nanos: int) -> Optional[Instant]:
+    """Make an instant, or None for the zero timestamp that stands for 'not set' or one that no calendar has."""
+    return instant_of(seconds * 1_000_000_000 + nanos)

@@ -31,7 +31,7 @@ def check_contents(wheel: pathlib.Path, sdist: pathlib.Path) -> None:
     """What has to be in the packages is, and nothing else at the top."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for wanted in ("py.typed", "cli/seattle-weather.csv", "api/v1beta1/event_pb2.pyi"):
+    for wanted in ("py.typed", "cli/seattle-weather.csv", "node/page.html", "api/v1beta1/event_pb2.pyi"):
         assert f"ensign_sync/{wanted}" in names, f"the wheel lacks {wanted}"
     tops = {name.split("/")[0] for name in names}
     assert len(tops) == 2 and "ensign_sync" in tops, f"the wheel holds {sorted(tops)}"

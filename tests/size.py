@@ -1,7 +1,8 @@
 """How much a test run does, from the environment variable ENSIGN_SYNC_TESTS.
 
 ``quick`` (the default) is for every save, ``smoke`` for the Python versions in the middle of the matrix, ``full`` for
-its two ends, ``soak`` for a machine that has an hour.
+its two ends, ``soak`` for a machine that has an hour. A test marked ``ends`` takes long in any size and hardly depends
+on the Python below it: it is left out of ``smoke``.
 """
 
 import os

@@ -14,18 +14,28 @@ VALUES = (
 CLIENT = "catalog checkpoint cursor subscription client".split()
 HANDOVER = ["handover"]
 NODE_LOW = {
-    "node.storage": ["values"],
+    "node.wal": [],
+    "node.schema": ["values", "node.wal"],
+    "node.storage": ["values", "node.schema"],
     "node.claims": ["values"],
+    "node.keys": ["values", "node.storage"],
     "node.sessions": ["values", "protocol.frames"],
-    "node.broker": ["values", "handover", "node.storage"],
-    "node.pool": ["values", "handover"],
+    "node.group_state": ["values"],
+    "node.fault_state": ["values"],
+    "node.clock": [],
+    "node.timer": ["handover"],
+    "node.pool": ["handover"],
+    "node.rpc": ["handover"],
+    "node.relay": ["values", "handover"],
+    "node.page": ["values"],
+    "node.broker": ["values", "handover", "wire", "node.storage", "node.book", "node.clock", "node.fault_state"],
 }
 
 #: Room -> what it may import; "values" stands for all values, a room for all its modules.
 RULES = {
     "protocol": ["values", "protocol"],
     "wire": ["values", "wire", "protocol.frames", "api", "google.protobuf"],
-    "ensql": ["exceptions", "ensql"],
+    "ensql": ["values", "ensql"],
     "handover": ["exceptions", "handover"],
     "transport": ["values", "wire", "handover", "transport", "protocol.retry", "protocol.tokens", "protocol.frames"]
     + ["grpc", "requests"],
@@ -37,13 +47,15 @@ RULES = {
     **NODE_LOW,
 }
 #: Two wings that meet in one place each: an embedded endpoint starts a node, and a node hands out clients of itself.
-LAZY = {("node.server", "client"), ("client", "node.embedded")}
+#: And a node that is to run in a process of its own is one of a class below it.
+LAZY = {("node.server", "client"), ("client", "node.embedded"), ("node.server", "node.process")}
 
 STANDARD = set(
-    "argparse ast atexit base64 binascii calendar collections concurrent contextlib csv datetime enum fcntl functools"
-    " hashlib hmac http importlib io ipaddress itertools json locale logging math operator os pathlib pickle queue"
-    " random re secrets select selectors shlex shutil signal socket socketserver sqlite3 statistics string subprocess"
-    " sys tempfile textwrap threading time traceback types typing urllib warnings weakref __future__".split()
+    "abc argparse ast atexit base64 binascii calendar collections concurrent contextlib csv datetime enum fcntl"
+    " functools hashlib heapq hmac http importlib io ipaddress itertools json locale logging math multiprocessing"
+    " operator os pathlib pickle queue random re secrets select selectors shlex shutil signal socket socketserver"
+    " sqlite3 ssl statistics string struct subprocess sys tempfile textwrap threading time traceback types typing"
+    " urllib warnings weakref __future__".split()
 )
 
 

@@ -11,7 +11,7 @@ from typing import Dict, Optional, Sequence
 
 from ..exceptions import EnsignError
 from ..version import __version__
-from . import demo, publish, query, run, serve, status, subscribe, topics
+from . import backup, demo, publish, query, run, serve, status, subscribe, topics
 from .output import Output, OutputClosed
 from .parser import Parser
 
@@ -38,6 +38,7 @@ COMMANDS: Dict[str, ModuleType] = {
     "publish": publish,
     "subscribe": subscribe,
     "query": query,
+    "backup": backup,
 }
 
 

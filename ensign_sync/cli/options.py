@@ -35,6 +35,17 @@ def port(text: str) -> int:
     return number
 
 
+def retention(text: str) -> str:
+    """Read how much is to be kept."""
+    from ..node.retention import Retention
+
+    try:
+        Retention.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def add_connection(parser: argparse.ArgumentParser, timeout: str = "--timeout") -> None:
     """Add the options that say which server, and who asks; ``timeout`` is the name of the one for its patience."""
     group = parser.add_argument_group("connection", "Each of them overrides the environment.")

@@ -8,7 +8,7 @@ import shlex
 import signal
 from typing import TYPE_CHECKING, Dict, Iterator
 
-from .options import port, seconds
+from .options import port, quiet_grpc, retention, seconds
 from .output import Output
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HELP = "Serve an Ensign node; prints the environment that makes clients connect to it."
 
-#: How long open streams may take to end by themselves, in seconds.
-GRACE = 5.0
+#: How long open streams may take to end by themselves, in seconds; the whole end takes at most five.
+GRACE = 3.5
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="PORT", type=port, default=0, help="for gRPC (default: a free one)")
     parser.add_argument("--auth-port", metavar="PORT", type=port, default=0, help="for tokens (default: a free one)")
     parser.add_argument("--topic", metavar="NAME", action="append", default=[], help="make a topic; may be repeated")
-    parser.add_argument("--strict", action="store_true", help="without effect so far")
+    parser.add_argument("--strict", action="store_true", help="behave as the real server does, quirks included")
+    parser.add_argument(
+        "--retain", metavar="AGE|SIZE", type=retention, help="keep events up to an age (7d) or a size (500MB)"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="a certificate (PEM): both ports then speak TLS")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key")
     parser.add_argument(
         "--access-duration", metavar="S", type=seconds, default=3600.0, help="lifetime of tokens (default: an hour)"
     )
@@ -43,7 +48,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         out.line(_environment(node.env(), args.json))
         out.flush()
         out.say(f"serving on {node.endpoint}, tokens from {node.auth_url}; Ctrl-C ends it")
-        number = signals.get()
+        out.say(f"look inside: {node.page_url}")
+        number = _first(signals)
         for impatient in STOPS:  # what is stored is on disk, so the next one may end the process where it stands
             signal.signal(impatient, signal.SIG_DFL)
         out.say(f"{signal.Signals(number).name}: ending")
@@ -51,7 +57,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return 130 if number == signal.SIGINT else 0
 
 
+def _first(signals: "Signals") -> int:
+    """Wait for a signal. Python may miss one that comes just before it falls asleep, so it wakes now and then."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return signals.get(timeout=0.25)
+
+
 def _node(args: argparse.Namespace) -> "Node":
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise ValueError("--tls-cert and --tls-key go together: give both files")
+    quiet_grpc()
     from ..node.server import Node
 
     return Node(
@@ -61,7 +77,13 @@ def _node(args: argparse.Namespace) -> "Node":
         auth_port=args.auth_port,
         topics=args.topic,
         strict=args.strict,
+        faults=False,
         access_duration=args.access_duration,
+        refresh_duration=2 * args.access_duration,
+        tls=(args.tls_cert, args.tls_key) if args.tls_cert else None,
+        retain=args.retain,
+        keep_ports=args.data != ":memory:",
+        page=True,
     )
 
 

@@ -53,7 +53,7 @@ _TOKEN = re.compile(
 
 # Around the query the server trims the white space of Unicode. Between tokens it takes each byte for a character,
 # which leaves the white space of Latin-1. Neither is what str.strip() removes.
-_TRIMMED = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _SPACES = b"\t\n\v\f\r \x85\xa0"
 
 _ESCAPES = {ord(char): "\\" + code for char, code in zip('\a\b\f\n\r\t\v\\"', 'abfnrtv\\"')}
@@ -93,7 +93,7 @@ class Lexer:
     """
 
     def __init__(self, text: str) -> None:
-        self.data = text.strip(_TRIMMED).encode("utf-8", "surrogatepass")
+        self.data = text.strip(WHITE_SPACE).encode("utf-8", "surrogatepass")
         self.position = 0
         self.unclosed: Optional[int] = None
 

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional, Tuple
 
 from .clock import Deadline
+from .locking import holding
 from .spawn import gather, spawn_kept
 
 logger = logging.getLogger("ensign_sync")
@@ -29,24 +30,30 @@ class CallbackThread:
         Never blocks: it may be called by a thread that a callback waits for. After ``close`` the call happens here
         and now, so that no callback is lost.
         """
-        with self._changed:
-            here = self._closed
-            if not here:
-                self._waiting.append((function, args))
-                self._changed.notify_all()
-                if self._thread is None:
-                    here = not self._started()
-        if here:
+        if not self._posted(function, args):
             _call(function, args)
+
+    @holding("_changed")
+    def _posted(self, function: Callable[..., Any], args: Tuple[Any, ...]) -> bool:
+        if self._closed:
+            return False
+        self._waiting.append((function, args))
+        self._changed.notify_all()
+        return self._thread is not None or self._started()
 
     def wait_for_room(self, remaining: Callable[[], Optional[float]]) -> bool:
         """Block while too many callables wait; False when no time remains. A callback never waits for itself."""
-        with self._changed:
-            while len(self._waiting) >= MOST_WAITING and not self._closed and not self.is_current:
-                seconds = remaining()
-                if seconds is not None and seconds <= 0.0:
-                    return False
-                self._changed.wait(seconds)
+        if len(self._waiting) < MOST_WAITING:
+            return True
+        return self._wait_for_room(remaining)
+
+    @holding("_changed")
+    def _wait_for_room(self, remaining: Callable[[], Optional[float]]) -> bool:
+        while len(self._waiting) >= MOST_WAITING and not self._closed and not self.is_current:
+            seconds = remaining()
+            if seconds is not None and seconds <= 0.0:
+                return False
+            self._changed.wait(seconds)
         return True
 
     @property
@@ -65,12 +72,15 @@ class CallbackThread:
 
     def close(self, deadline: Deadline) -> None:
         """Run what waits, then end the thread; from a callback it does not wait for itself."""
-        with self._changed:
-            self._closed = True
-            thread = self._thread
-            self._changed.notify_all()
+        thread = self._refuse_more()
         if thread is not None:
             gather([thread], deadline)
+
+    @holding("_changed")
+    def _refuse_more(self) -> Optional[threading.Thread]:
+        self._closed = True
+        self._changed.notify_all()
+        return self._thread
 
     def _run(self) -> None:
         while True:

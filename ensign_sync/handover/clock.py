@@ -17,6 +17,9 @@ class Clock:
         return time.time()
 
 
+_CLOCK = Clock()
+
+
 class Deadline:
     """A point in time on the monotonic clock, or none."""
 
@@ -24,7 +27,7 @@ class Deadline:
 
     def __init__(self, seconds: Optional[float], clock: Optional[Clock] = None) -> None:
         """Lie ``seconds`` from now; None lies never."""
-        self._clock = clock or Clock()
+        self._clock = clock or _CLOCK
         self.at = None if seconds is None else self._clock.now() + max(0.0, seconds)
 
     def remaining(self) -> Optional[float]:
@@ -43,13 +46,13 @@ class Patience:
     A number that the caller gave is a total. Without one, ``default`` seconds count since the last progress.
     """
 
-    __slots__ = ("_seconds", "_total", "_clock", "_deadline")
+    __slots__ = ("_seconds", "_total", "_clock", "_end")
 
     def __init__(self, timeout: Optional[float], default: float, clock: Optional[Clock] = None) -> None:
         self._total = timeout is not None
         self._seconds = default if timeout is None else timeout
-        self._clock = clock or Clock()
-        self._deadline = Deadline(self._seconds, self._clock)
+        self._clock = clock or _CLOCK
+        self._end = self._clock.now() + self._seconds
 
     @property
     def seconds(self) -> float:
@@ -58,18 +61,14 @@ class Patience:
 
     def remaining(self) -> float:
         """Return the seconds left."""
-        return self._deadline.remaining() or 0.0
+        return min(threading.TIMEOUT_MAX, max(0.0, self._end - self._clock.now()))
 
     @property
     def passed(self) -> bool:
         """Tell whether no time is left."""
-        return self._deadline.passed
+        return self._clock.now() >= self._end
 
     def progress(self, at: Optional[float] = None) -> None:
         """Something moved, now or at a point of the clock: count from there, unless the limit is a total."""
         if not self._total:
-            later = Deadline(self._seconds, self._clock)
-            if at is not None:
-                later.at = at + self._seconds
-            if later.at is not None and self._deadline.at is not None and later.at > self._deadline.at:
-                self._deadline = later
+            self._end = max(self._end, (self._clock.now() if at is None else at) + self._seconds)

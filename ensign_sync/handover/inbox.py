@@ -5,6 +5,7 @@ from collections import deque
 from typing import Any, Deque, List, Optional, Tuple
 
 from .clock import Deadline
+from .locking import holding
 
 
 class InboxClosed(Exception):
@@ -55,6 +56,7 @@ class Inbox:
             self._filled.notify()
             return True
 
+    @holding("_filled")
     def get(self, deadline: Optional[Deadline] = None) -> Any:
         """Take the oldest item, blocking while there is none.
 
@@ -62,36 +64,35 @@ class Inbox:
             TimeoutError: The deadline passed.
             InboxClosed: There is nothing more to come.
         """
-        with self._filled:
-            while not self._items:
-                if self._closed:
-                    raise InboxClosed(self._cause)
-                remaining = deadline.remaining() if deadline else None
-                if remaining == 0.0:
-                    raise TimeoutError
-                try:
-                    self._filled.wait(remaining)
-                except BaseException:
-                    self._filled.notify()  # the wake-up may have been for this thread: pass it on
-                    raise
-            return self._take()
+        while not self._items:
+            if self._closed:
+                raise InboxClosed(self._cause)
+            remaining = deadline.remaining() if deadline else None
+            if remaining == 0.0:
+                raise TimeoutError
+            try:
+                self._filled.wait(remaining)
+            except BaseException:
+                self._filled.notify()  # the wake-up may have been for this thread: pass it on
+                raise
+        return self._take()
 
+    @holding("_filled")
     def get_many(self, most: int) -> List[Any]:
         """Take up to ``most`` items that are there, without blocking."""
-        with self._filled:
-            return [self._take() for _ in range(min(most, len(self._items)))]
+        return [self._take() for _ in range(min(most, len(self._items)))]
 
+    @holding("_filled")
     def close(self, cause: Optional[BaseException] = None, drop: bool = True) -> None:
         """Take nothing more in and wake everybody; without ``drop`` what is there can still be taken."""
-        with self._filled:
-            if not self._closed:
-                self._closed = True
-                self._cause = cause
-            if drop:
-                self._items.clear()
-                self._bytes = 0
-            self._filled.notify_all()
-            self._emptied.notify_all()
+        if not self._closed:
+            self._closed = True
+            self._cause = cause
+        if drop:
+            self._items.clear()
+            self._bytes = 0
+        self._filled.notify_all()
+        self._emptied.notify_all()
 
     def _is_full(self, size: int) -> bool:
         if not self._items:

@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as TimeoutError_  # the builtin only
 from typing import Any, Callable, Deque, Optional, Tuple
 
 from .clock import Clock, Patience
+from .locking import holding
 
 
 class Collector:
@@ -34,18 +35,18 @@ class Collector:
             with self._condition:
                 self._condition.notify()
 
+    @holding("_condition")
     def wait(self, count: int, patience: Patience) -> bool:
         """Block until there are ``count`` outcomes; False when the patience ends. Each outcome is progress."""
-        with self._condition:
-            self._wanted = count
-            try:
-                while len(self.outcomes) < count:
-                    patience.progress(self._last)
-                    if patience.passed:
-                        return False
-                    self._condition.wait(patience.remaining())
-            finally:
-                self._wanted = float("inf")
+        self._wanted = count
+        try:
+            while len(self.outcomes) < count:
+                patience.progress(self._last)
+                if patience.passed:
+                    return False
+                self._condition.wait(patience.remaining())
+        finally:
+            self._wanted = float("inf")
         return True
 
 
@@ -56,15 +57,16 @@ class PublishFuture(Future):  # type: ignore[type-arg]  # Future is no generic a
     callbacks, never on the one that reads the stream.
     """
 
-    def __init__(self, post: Callable[..., None], convert: Callable[[Any], Any]) -> None:
-        """Make a future; ``convert`` turns the outcome into the result, or into the exception to raise."""
+    def __init__(self, post: Callable[..., None], convert: Callable[[Any, Any], Any], subject: Any) -> None:
+        """Make a future; ``convert(subject, outcome)`` is its result, or the exception to raise."""
         super().__init__()
         self._post = post
         self._convert = convert
+        self._subject = subject
 
     def settle(self, index: int, outcome: Any) -> None:
         """Take the outcome: an exception is raised by ``result``, anything else is returned by it."""
-        outcome = self._convert(outcome)
+        outcome = self._convert(self._subject, outcome)
         if isinstance(outcome, BaseException):
             self.set_exception(outcome)
         else:

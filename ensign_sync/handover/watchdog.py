@@ -5,6 +5,7 @@ import threading
 from typing import Callable, List, NamedTuple, Optional
 
 from .clock import Deadline
+from .locking import holding
 from .spawn import gather, spawn_kept
 
 logger = logging.getLogger("ensign_sync")
@@ -28,29 +29,32 @@ class Watchdog:
         self._changed = threading.Condition(threading.Lock())
         self._thread: Optional[threading.Thread] = None
 
+    @holding("_changed")
     def add(self, watched: Watched) -> None:
         """Watch a wait. ``expire`` must be quick and harmless when called late; it runs once."""
-        with self._changed:
-            self._watched.append(watched)
-            if self._thread is None:
-                spawn_kept(self, "timer", self._run)
-            self._changed.notify()
+        self._watched.append(watched)
+        if self._thread is None:
+            spawn_kept(self, "timer", self._run)
+        self._changed.notify()
 
+    @holding("_changed")
     def remove(self, watched: Watched) -> None:
         """Watch it no longer."""
-        with self._changed:
-            if watched in self._watched:
-                self._watched.remove(watched)
-            self._changed.notify()
+        if watched in self._watched:
+            self._watched.remove(watched)
+        self._changed.notify()
 
     def close(self, deadline: Deadline) -> None:
         """Forget everything and wait for the thread."""
-        with self._changed:
-            self._watched.clear()
-            thread = self._thread
-            self._changed.notify()
+        thread = self._forget()
         if thread is not None:
             gather([thread], deadline)
+
+    @holding("_changed")
+    def _forget(self) -> Optional[threading.Thread]:
+        self._watched.clear()
+        self._changed.notify()
+        return self._thread
 
     def _run(self) -> None:
         while True:

@@ -1,42 +1,25 @@
-"""The REST endpoints of the auth service (docs/protocol.rst, "Authentication")."""
+"""Tokens of a node, given for API keys as the auth service does it (docs/protocol.rst, "Authentication")."""
 
-import http.server
-import json
-import socketserver
 import threading
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
-from ..handover.clock import Deadline
-from ..handover.spawn import gather, spawn
+from ..ids import ULID
 from ..times import Instant, to_rfc3339
 from ..version import __version__
 from . import claims
 from .claims import Holder, InvalidToken, Lifetimes, Signer
+from .clock import NodeClock
+from .keys import OWNER_PERMISSIONS, ApiKey, KeyBook, User
 
 JSON = "application/json; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
 AUDIENCE = "https://ensign.rotational.app"
 LOGGED_OUT = "Logged out of your account - please log back in!"
+LOGIN_FAILED = "Unable to login with those details - please try again!"
 
-#: The permissions that an API key may have.
-PERMISSIONS = (
-    "topics:create",
-    "topics:edit",
-    "topics:destroy",
-    "topics:read",
-    "metrics:read",
-    "publisher",
-    "subscriber",
-)
-_LARGEST_BODY = 1 << 20
-
-
-class ApiKey(NamedTuple):
-    """A client id with its secret, and whose it is."""
-
-    client_id: str
-    client_secret: str
-    holder: Holder
+#: Tokens for one project are good for so many seconds.
+_ONE_TIME = 300.0
 
 
 class Answer(NamedTuple):
@@ -45,6 +28,7 @@ class Answer(NamedTuple):
     status: int
     body: Any
     content_type: str = JSON
+    headers: Sequence[Tuple[str, str]] = ()
 
 
 class AuthService:
@@ -52,17 +36,21 @@ class AuthService:
 
     Attributes:
         issued: How many pairs of tokens were issued.
+        issuer: The address of the service, known when it listens.
+        clock: The clock by which tokens expire; tests may set it.
     """
 
-    def __init__(self, key: ApiKey, make_signer: Callable[[], Signer], lifetimes: Lifetimes) -> None:
-        self.issuer = ""  # known when the server listens
+    def __init__(self, keys: KeyBook, make_signer: Callable[[], Signer], lifetimes: Lifetimes) -> None:
+        self.keys = keys
+        self.clock = NodeClock()
+        self.issuer = ""
         self.issued = 0
-        self._key = key
         self._make_signer = make_signer
         self._signer: Optional[Signer] = None
         self._lock = threading.Lock()
         self._lifetimes = lifetimes
         self._started = time.monotonic()
+        self._expired_until = -1  # tokens made up to this millisecond count as expired
 
     @property
     def signer(self) -> Signer:
@@ -77,33 +65,50 @@ class AuthService:
         """Give tokens for an API key."""
         client_id, secret = body.get("client_id", ""), body.get("client_secret", "")
         if not isinstance(client_id, str) or not isinstance(secret, str):
-            return _bad_request("could not parse request")
+            return bad_request("could not parse request")
         if not client_id or not secret:
-            return _error(400, "missing credentials")
-        known = claims.same_secret(client_id, self._key.client_id)
-        if not (claims.same_secret(secret, self._key.client_secret) and known):
-            return _error(403, "invalid credentials")
-        return self._tokens(self._key.holder, {})
+            return error(400, "missing credentials")
+        key = self.keys.check(client_id, secret)
+        if key is None:
+            return error(403, "invalid credentials")
+        last = {"last_login": _rfc3339(key.last_used)} if key.last_used else {}
+        return self.tokens(_holder(key), last)
+
+    def login(self, body: Dict[str, Any]) -> Answer:
+        """Give tokens to a user."""
+        email, password = body.get("email", ""), body.get("password", "")
+        if not isinstance(email, str) or not isinstance(password, str) or not email or not password:
+            return error(400, LOGIN_FAILED)
+        user = self.keys.check_user(email, password)
+        return error(403, LOGIN_FAILED) if user is None else self.tokens(user_holder(user), {})
 
     def refresh(self, body: Dict[str, Any]) -> Answer:
         """Give new tokens for a refresh token, within its time."""
         token = body.get("refresh_token", "")
         if not isinstance(token, str) or body.get("org_id") == "":
-            return _bad_request(LOGGED_OUT)
+            return bad_request(LOGGED_OUT)
         if not token:
-            return _error(400, LOGGED_OUT)
+            return error(400, LOGGED_OUT)
         try:
-            found = self.signer.claims(token, time.time(), claims.refresh_audience(self.issuer), self.issuer)
+            found = self._claims(token, claims.refresh_audience(self.issuer))
         except InvalidToken:
-            return _error(403, LOGGED_OUT)
-        if found.get("sub") != self._key.holder.key_id:
-            return _error(403, LOGGED_OUT)
-        last = to_rfc3339(Instant.from_ns(int(found["iat"]) * 1_000_000_000))
-        return self._tokens(self._key.holder, {"last_login": last})
+            return error(403, LOGGED_OUT)
+        asked = body.get("org_id")
+        holder = self._holder_of(str(found.get("sub", "")))
+        if holder is None or (asked is not None and asked != holder.organization):
+            return error(403, LOGGED_OUT)
+        return self.tokens(holder, {"last_login": _rfc3339(float(found["iat"]))})
 
     def check(self, token: str) -> Dict[str, Any]:
         """Return the claims of an access token; InvalidToken if it is not good."""
-        return self.signer.claims(token, time.time(), AUDIENCE, self.issuer)
+        return self._claims(token, AUDIENCE)
+
+    def expire(self) -> None:
+        """Have every token that was issued so far count as expired."""
+        now = ULID.new().milliseconds
+        while ULID.new().milliseconds <= now:  # for less than a millisecond: what is issued next is later
+            time.sleep(0.0001)
+        self._expired_until = now
 
     def status(self, _: Dict[str, Any]) -> Answer:
         """Tell that the service runs."""
@@ -114,106 +119,51 @@ class AuthService:
         """Publish the key that verifies the tokens."""
         return Answer(200, self.signer.jwks())
 
-    def _tokens(self, holder: Holder, more: Dict[str, Any]) -> Answer:
-        access, refresh = claims.issue(self.signer, holder, time.time(), self._lifetimes, AUDIENCE, self.issuer)
-        self.issued += 1
+    def tokens(self, holder: Holder, more: Dict[str, Any]) -> Answer:
+        """Issue a pair of tokens."""
+        access, refresh = claims.issue(self.signer, holder, self.clock.now(), self._lifetimes, AUDIENCE, self.issuer)
+        with self._lock:
+            self.issued += 1
         return Answer(200, {"access_token": access, "refresh_token": refresh, **more})
 
+    def one_time(self, holder: Holder) -> str:
+        """Issue an access token alone, which is good for five minutes."""
+        lifetimes = Lifetimes(_ONE_TIME, _ONE_TIME, 0.0)
+        return claims.issue(self.signer, holder, self.clock.now(), lifetimes, AUDIENCE, self.issuer)[0]
 
-def _error(status: int, text: str) -> Answer:
+    def _claims(self, token: str, audience: str) -> Dict[str, Any]:
+        found = self.signer.claims(token, self.clock.now(), audience, self.issuer)
+        if self._expired_until >= 0 and ULID(str(found.get("jti", ""))).milliseconds <= self._expired_until:
+            raise InvalidToken("expired by hand")
+        return found
+
+    def _holder_of(self, subject: str) -> Optional[Holder]:
+        key = self.keys.key_of(subject)
+        if key is not None:
+            return _holder(key)
+        user = self.keys.user_of(subject)
+        return None if user is None else user_holder(user)
+
+
+def user_holder(user: User) -> Holder:
+    """Return whom the tokens of a user are for; they name no project, and so can neither publish nor subscribe."""
+    return Holder(user.id, user.organization, "", OWNER_PERMISSIONS, {"name": user.name, "email": user.email})
+
+
+def error(status: int, text: str) -> Answer:
+    """Return the shape that every error of the service has."""
     return Answer(status, {"success": False, "error": text})
 
 
-def _bad_request(text: str) -> Answer:
+def bad_request(text: str) -> Answer:
+    """Return the answer to a body that is no JSON."""
     # The real service has sent its header before it writes the JSON, so this one reply is called text.
-    return Answer(400, {"success": False, "error": text}, "text/plain; charset=utf-8")
+    return Answer(400, {"success": False, "error": text}, TEXT)
 
 
-class AuthServer:
-    """Serves an AuthService over HTTP, on threads of its own."""
-
-    def __init__(self, service: AuthService, host: str, port: int) -> None:
-        """Listen; OSError if the address cannot be used. Starts serving at once."""
-        self._service = service
-        routes: Dict[Tuple[str, str], Callable[[Dict[str, Any]], Answer]] = {
-            ("POST", "/v1/authenticate"): service.authenticate,
-            ("POST", "/v1/refresh"): service.refresh,
-            ("GET", "/v1/status"): service.status,
-            ("GET", "/.well-known/jwks.json"): service.jwks,
-        }
-
-        class Handler(_Handler):
-            pass
-
-        Handler.routes = routes
-        self._server = _Server((host, port), Handler)
-        self.port: int = self._server.server_address[1]
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.port}"
-        service.issuer = self.url
-        self._thread = spawn("node-auth", self._server.serve_forever, 0.05)
-
-    def close(self, deadline: Deadline) -> None:
-        """Stop listening, and wait for the thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        gather([self._thread], deadline)
+def _holder(key: ApiKey) -> Holder:
+    return Holder(key.id, key.organization, key.project, key.permissions)
 
 
-class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no event."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    routes: Dict[Tuple[str, str], Callable[[Dict[str, Any]], Answer]] = {}
-    server_version = "ensign-sync"
-    sys_version = ""
-    timeout = 30.0
-
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
-        self._answer("GET")
-
-    def do_POST(self) -> None:  # noqa: N802
-        self._answer("POST")
-
-    do_PUT = do_DELETE = do_PATCH = do_HEAD = do_POST  # noqa: N815
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the node has its own ways to be looked at."""
-
-    def _answer(self, _: str) -> None:
-        path = self.path.partition("?")[0]
-        route = self.routes.get((self.command, path))
-        if route is None:
-            there = any(known == path for _, known in self.routes)
-            answer = _error(405, "method not allowed") if there else _error(404, "resource not found")
-        else:
-            body = self._body()
-            if body is None:
-                answer = _bad_request(LOGGED_OUT if path == "/v1/refresh" else "could not parse request")
-            else:
-                answer = route(body)
-        data = json.dumps(answer.body).encode("utf-8")
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def _body(self) -> Optional[Dict[str, Any]]:
-        """Read the request's JSON object; None if it is none. Its Content-Type does not matter."""
-        if self.command == "GET":
-            return {}
-        try:
-            length = int(self.headers.get("Content-Length", "0"))
-            if not 0 <= length <= _LARGEST_BODY:
-                return None
-            body = json.loads(self.rfile.read(length).decode("utf-8"))
-        except ValueError:
-            return None
-        return body if isinstance(body, dict) else None
+def _rfc3339(seconds: float) -> str:
+    return to_rfc3339(Instant.from_ns(int(seconds * 1e9)))

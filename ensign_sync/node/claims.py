@@ -6,20 +6,21 @@ takes less time. Whoever verifies sees an ordinary RSA key.
 
 import base64
 import hashlib
-import hmac
 import json
+import re
 import secrets
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..ids import ULID
 
 KEY_BITS = 2048
 _EXPONENT = 65537
 _DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # PKCS #1: "what follows is SHA-256"
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 _SMALL_PRIMES: List[int] = [n for n in range(3, 2000, 2) if all(n % d for d in range(3, int(n**0.5) + 1, 2))]
 
 
-class InvalidToken(Exception):
+class InvalidToken(ValueError):
     """The token is none of ours, or not valid now, or not for this."""
 
 
@@ -132,6 +133,7 @@ class Holder(NamedTuple):
     organization: str
     project: str
     permissions: Sequence[str]
+    person: Mapping[str, str] = {}  # name and email, of a user
 
 
 def issue(
@@ -141,13 +143,14 @@ def issue(
     at = int(now)
     access_until = at + int(lifetimes.access)
     common = {"iss": issuer, "sub": holder.key_id, "jti": str(ULID.new()).lower(), "iat": at}
-    who = {"org": holder.organization, "project": holder.project}
+    who = {"org": holder.organization, **({"project": holder.project} if holder.project else {})}
     access = {
         **common,
         "aud": [audience],
         "nbf": at,
         "exp": access_until,
         **who,
+        **holder.person,
         "permissions": list(holder.permissions),
         "account": "sandbox",
     }
@@ -165,11 +168,6 @@ def issue(
 def refresh_audience(issuer: str) -> str:
     """Return the audience that only a refresh token has."""
     return issuer.rstrip("/") + "/v1/refresh"
-
-
-def same_secret(given: str, kept: str) -> bool:
-    """Compare two secrets in a time that tells nothing."""
-    return hmac.compare_digest(given.encode("utf-8"), kept.encode("utf-8"))
 
 
 def _time(claims: Dict[str, Any], name: str) -> float:
@@ -193,6 +191,8 @@ def _b64(data: bytes) -> str:
 
 
 def _unb64(text: str) -> bytes:
+    if not _BASE64URL.match(text):
+        raise ValueError("what is no base64 would be passed over")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 

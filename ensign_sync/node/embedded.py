@@ -23,7 +23,7 @@ def acquire(wanted: Embedded) -> Node:
     with _lock:
         node = _nodes.get((os.getpid(), path))
         if node is None:
-            node = Node(path, strict=wanted.strict)
+            node = Node(path, strict=wanted.strict, faults=False)
             _nodes[os.getpid(), path] = node
         _users[id(node)] = _users.get(id(node), 0) + 1
         node.ensure_topics(wanted.topics)

@@ -1,10 +1,15 @@
 """Counts of the events in a log, kept up as the log grows (docs/protocol.rst, "Info and status")."""
 
 import threading
+import time
 from typing import Dict, Tuple
 
+from ..wire import dedup
 from ..wire.records import TopicCount, TypeCount, event_kind
 from .storage import Log
+
+#: With old events being removed all the time, counts are made anew at most this often, in seconds.
+_RECOUNT_SECONDS = 10.0
 
 
 class Gatherer:
@@ -14,23 +19,38 @@ class Gatherer:
         self._log = log
         # Who asks counts what is new; who asks meanwhile waits for it.
         self._lock = threading.Lock()
-        self._counts: Dict[int, TopicCount] = {}
+        self._counts: Dict[int, Tuple[TopicCount, int, int, float]] = {}  # and the positions counted, and since when
 
     def count(self, number: int, topic_id: bytes) -> TopicCount:
         """Return the counts of a topic as of now."""
+        extent = self._log.extent(number)
         with self._lock:
-            known = self._counts.get(number)
-            if known is None or known.topic_id != topic_id:
-                known = TopicCount(topic_id, 0, 0, b"", {})
-            self._counts[number] = known = self._grown(number, known)
+            known, first, end, since = self._counts.get(number, (TopicCount(topic_id), extent.first, extent.first, 0.0))
+            if extent.first != first and time.monotonic() - since >= _RECOUNT_SECONDS:
+                known, first, end, since = TopicCount(topic_id), extent.first, extent.first, time.monotonic()
+            known, end = self._grown(number, known, end)
+            self._counts[number] = (known, first, end, since)
             return known
 
-    def _grown(self, number: int, known: TopicCount) -> TopicCount:
+    def recount(self, number: int) -> None:
+        """Count a topic anew: its events were changed."""
+        with self._lock:
+            self._counts.pop(number, None)
+
+    def forget(self) -> None:
+        """Forget the topics that are gone."""
+        with self._lock:
+            for gone in [known for known in self._counts if self._log.topic(known) is None]:
+                del self._counts[gone]
+
+    def _grown(self, number: int, known: TopicCount, end: int) -> Tuple[TopicCount, int]:
         types: Dict[Tuple[str, int, int, int, int], TypeCount] = dict(known.types)
-        events, size, last = known.events, known.size, known.last_id
-        for event in self._log.read(number, known.events):
+        _, events, duplicates, size, last, _ = known
+        for position, event in self._log.read_positions(number, end):
             kind = event_kind(event.wrapper)
-            so_far = types.get(kind, TypeCount(0, 0))
-            types[kind] = TypeCount(so_far.events + 1, so_far.size + len(event.wrapper))
-            events, size, last = events + 1, size + len(event.wrapper), event.id
-        return TopicCount(known.topic_id, events, size, last, types)
+            repeats, length = int(dedup.peek(event.wrapper)[0]), len(event.wrapper)
+            so_far = types.get(kind, TypeCount())
+            types[kind] = TypeCount(so_far.events + 1, so_far.duplicates + repeats, so_far.size + length)
+            events, duplicates, size, last = events + 1, duplicates + repeats, size + length, event.id
+            end = position + 1
+        return TopicCount(known.topic_id, events, duplicates, size, last, types), end

@@ -3,7 +3,7 @@
 See docs/protocol.rst, "Publish stream" and "Subscribe stream".
 """
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ..ids import ULID, is_ulid, topic_name_hash
 from ..nack import DEFAULT_TEXTS, MAX_EVENT_SIZE_EXCEEDED, TOPIC_UNKNOWN
@@ -58,13 +58,24 @@ def match_topics(wanted: Sequence[str], have: Mapping[str, bytes]) -> Dict[str, 
 
 
 class PublisherSession:
-    """One publish stream. ``topics`` are those of the project when it opened: the set is fixed from then on."""
+    """One publish stream. ``topics`` are those of the project when it opened: the set is fixed from then on.
 
-    def __init__(self, topics: Mapping[str, bytes], subject: str, server_id: str) -> None:
+    A friendly node passes ``is_there``, which is asked about topics that came later.
+    """
+
+    def __init__(
+        self,
+        topics: Mapping[str, bytes],
+        subject: str,
+        server_id: str,
+        is_there: Optional[Callable[[bytes], bool]] = None,
+    ) -> None:
+        self._is_there = is_there
         self._topics = topics
         self._subject = subject
         self._server_id = server_id
         self._allowed: Optional[Set[bytes]] = None
+        self._filtered = False
         self._seen: Set[bytes] = set()
         self.client_id = ""
         self.events = self.acks = self.nacks = 0
@@ -110,6 +121,7 @@ class PublisherSession:
         if not matched:
             return [End("FAILED_PRECONDITION", "no topics available")]
         self._allowed = set(matched.values())
+        self._filtered = bool(frame.topics)
         self.client_id = frame.client_id
         return [Reply(Ready(frame.client_id or self._subject, self._server_id, matched))]
 
@@ -120,13 +132,19 @@ class PublisherSession:
             return [self.refused(wrapper.local_id, TOPIC_UNKNOWN, "no topic id specified")]
         if len(topic_id) != ULID.size:
             return [self.refused(wrapper.local_id, TOPIC_UNKNOWN, "invalid topic id")]
-        if topic_id not in self._allowed:
+        if topic_id not in self._allowed and not self._came_later(topic_id):
             return [self.refused(wrapper.local_id, TOPIC_UNKNOWN)]
         if len(wrapper.payload) > MAX_EVENT_SIZE:
             return [self.refused(wrapper.local_id, MAX_EVENT_SIZE_EXCEEDED)]
         self.events += 1
         self._seen.add(topic_id)
         return [Store(wrapper)]
+
+    def _came_later(self, topic_id: bytes) -> bool:
+        if self._is_there is None or self._filtered or self._allowed is None or not self._is_there(topic_id):
+            return False
+        self._allowed.add(topic_id)
+        return True
 
 
 class SubscriberSession:

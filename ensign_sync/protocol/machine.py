@@ -66,6 +66,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.state = State.IDLE
+        self.over = False  # True once the stream will never be connected again
         self.opened = False  # True once a server has answered
         self.failure: Optional[Exception] = None  # why the stream ended, if it failed
         self._frames: List[Any] = []
@@ -93,13 +94,9 @@ class Machine:
 
     def _end(self, given: Input, state: State, error: Optional[Exception] = None) -> None:
         self._move(given, state)
+        self.over = True
         self.failure = error
         self._events.append(Ended(error))
-
-    @property
-    def over(self) -> bool:
-        """True once the stream will never be connected again."""
-        return self.state in (State.CLOSED, State.FAILED)
 
 
 def stream_ended() -> EnsignError:

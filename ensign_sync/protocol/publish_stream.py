@@ -14,7 +14,7 @@ Its doors:
 import enum
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
-from ..exceptions import ProtocolError
+from ..exceptions import EnsignError, EventTooLargeError, ProtocolError
 from ..ids import ULID, is_ulid
 from ..nack import TOPIC_UNKNOWN
 from .frames import Ack, CloseStream, HalfClose, Nack, OpenStream, Publication, Ready
@@ -62,6 +62,7 @@ class _Pending:
 
 
 _S, _I = State, Input
+_OPEN = State.OPEN  # looked up once, since Python takes longer over a member of an enumeration than over an event
 
 
 def _row(state: State, after_last: State, **more: Tuple[State, ...]) -> Dict[Input, Tuple[State, ...]]:
@@ -127,12 +128,18 @@ class PublishProtocol(Machine):
     role = "publisher"
     transitions = TRANSITIONS
 
-    def __init__(self, client_id: str, first_local_id: bytes, resend: bool = True) -> None:
-        """Make an idle machine; local ids count up from the 16 bytes given."""
+    def __init__(
+        self, client_id: str, first_local_id: bytes, resend: bool = True, surely_taken: Optional[int] = None
+    ) -> None:
+        """Make an idle machine; local ids count up from the 16 bytes given.
+
+        A server takes every payload of ``surely_taken`` bytes; one that is larger ends the stream if it does not.
+        """
         super().__init__()
         self._client_id = client_id
         self._next_id = int.from_bytes(first_local_id, "big")
         self._resend = resend
+        self._surely_taken = surely_taken
         self._pending: Dict[bytes, _Pending] = {}
         self._given_up = 0
         self._connection = 1  # counts on at each loss, so an event of an earlier connection never has this number
@@ -148,16 +155,23 @@ class PublishProtocol(Machine):
 
     def publish(self, topic: str, payload: bytes, token: Any) -> bytes:
         """Accept an event; it is emitted at once, or on the next connection. Returns its local id."""
-        self.check(Input.PUBLISH)
-        if self.closing:
-            raise ProtocolError(self.role, f"{self.state.name} after close", Input.PUBLISH.value)
+        state = self.state
+        if state is not _OPEN or self.closing:
+            self.check(Input.PUBLISH)
+            if self.closing:
+                raise ProtocolError(self.role, f"{state.name} after close", Input.PUBLISH.value)
         local_id = self._next_id.to_bytes(16, "big")
         self._next_id += 1
-        pending = _Pending(local_id, topic, payload, token)
-        self._pending[local_id] = pending
+        self._pending[local_id] = pending = _Pending(local_id, topic, payload, token)
         self.in_flight_bytes += len(payload)
-        if self.state is State.OPEN:
-            self._emit((pending,))
+        if state is _OPEN:
+            topic_id = self._topic_ids.get(topic)
+            if topic_id is None:
+                self._emit((pending,))
+            else:  # what _emit does for an event that is new
+                pending.connection = self._connection
+                self._owed += 1
+                self._frames.append(Publication(topic_id, local_id, payload))
         return local_id
 
     def abandon(self, local_id: bytes) -> Abandoned:
@@ -208,6 +222,17 @@ class PublishProtocol(Machine):
 
     def receive(self, frame: Any) -> None:
         """Take a message of the server."""
+        if type(frame) is Ack and self.state is _OPEN and not self.closing:
+            # The way of every event: what _answer does for an ack, in as few steps as there can be.
+            pending = self._pending.pop(frame.id, None)
+            if pending is not None:
+                self._owed -= 1
+                self.in_flight_bytes -= len(pending.payload)
+                if pending.given_up:
+                    self._given_up -= 1
+                else:
+                    self._events.append(Settled(pending.token, frame))
+            return
         given = _INPUT_OF.get(type(frame), Input.UNKNOWN)
         self.check(given)
         if given is Input.ACK or given is Input.NACK:
@@ -220,6 +245,7 @@ class PublishProtocol(Machine):
     def lost(self, error: Exception) -> None:
         """The connection is gone, or could not be made; another will be tried."""
         self.check(Input.LOST)
+        self._blame(error)
         self._let_go(error)
         if self.state is State.CLOSING or (self.closing and not self.unsettled):
             self._end(Input.LOST, State.CLOSED)
@@ -333,6 +359,21 @@ class PublishProtocol(Machine):
         del self._pending[pending.local_id]
         self.in_flight_bytes -= len(pending.payload)
         self._given_up -= pending.given_up
+
+    def _blame(self, error: Exception) -> None:
+        """Fail the event that was too large for the server and ended the stream: sent again, it would end each.
+
+        A server reads in order, so it is the first one that may have been too large.
+        """
+        if self._surely_taken is None or not isinstance(error, EnsignError) or error.code != "RESOURCE_EXHAUSTED":
+            return
+        for pending in self._pending.values():
+            size = len(pending.payload)
+            if size > self._surely_taken and pending.connection == self._connection:
+                failure = EventTooLargeError(size, self._surely_taken)
+                failure.__cause__ = error
+                self._settle(pending, failure)
+                return
 
     def _let_go(self, error: Exception) -> None:
         """End a connection: what was given up is dropped, and without resend what was sent fails."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..ack import Ack
 from ..events import Event, EventState, from_object
@@ -17,28 +17,24 @@ from .publishing import PublishStream, given_up_error
 
 logger = logging.getLogger("ensign_sync")
 
+#: Looked up once, since Python takes long over a member of an enumeration.
+_PUBLISHED, _ACKED = EventState.PUBLISHED, EventState.ACKED
+
 Callback = Optional[Callable[[Any], Any]]
 Failure = Tuple[int, Any, Exception]
 
 
-class Prepared(NamedTuple):
-    """An event and its encoding."""
-
-    event: Event
-    payload: bytes
-
-
-def prepare(obj: Any, stream: PublishStream) -> Prepared:
-    """Make an event of any object and encode it.
+def prepare(obj: Any, stream: PublishStream) -> Tuple[Event, bytes]:
+    """Make an event of any object and encode it; returns both.
 
     Raises:
         TypeError, ValueError: It cannot be made into an event.
         EventTooLargeError: It does not fit into a request.
     """
-    event = from_object(obj)
+    event = obj if type(obj) is Event else from_object(obj)
     payload = encode_event(event)
     stream.check_size(payload)
-    return Prepared(event, payload)
+    return event, payload
 
 
 def ready_stream(connection: Connection, topic: str, patience: Patience) -> PublishStream:
@@ -65,22 +61,17 @@ def ready_stream(connection: Connection, topic: str, patience: Patience) -> Publ
 def settle_event(event: Event, outcome: Any) -> None:
     """Note on an event what became of it."""
     if isinstance(outcome, Ack):
-        event.id, event.committed, event.error = outcome.id, outcome.committed, None
-        event._state = EventState.ACKED
+        event.id, event._committed, event.error, event._state = outcome.id, outcome._committed, None, _ACKED
     else:
         event.error = outcome
         if isinstance(outcome, Nack):
             event._state = EventState.NACKED
 
 
-def outcome_of_future(event: Event) -> Callable[[Any], Any]:
-    """Return what a future makes of an outcome: an Ack, or the exception to raise."""
-
-    def convert(outcome: Any) -> Any:
-        settle_event(event, outcome)
-        return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
-
-    return convert
+def outcome_of_future(event: Event, outcome: Any) -> Any:
+    """Return what a future makes of its event's outcome: an Ack, or the exception to raise."""
+    settle_event(event, outcome)
+    return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
 
 
 class Batch:
@@ -116,10 +107,10 @@ class Batch:
         """
         stream = self._connection.publisher()
         prepared = [prepare(obj, stream) for obj in objects]
-        payloads = [item.payload for item in prepared]
+        payloads = [payload for _, payload in prepared]
         self.acks = [None] * len(prepared)
-        for index, item in enumerate(prepared):
-            self._accept(index, item.event)
+        for index, (event, _) in enumerate(prepared):
+            self._accept(index, event)
         with self._settling():
             stream = self._ready()
             while self._registered < len(payloads):
@@ -156,13 +147,13 @@ class Batch:
     def _publish_one(self, obj: Any) -> None:
         index = self._registered
         try:
-            item = prepare(obj, self._stream or self._connection.publisher())
+            event, payload = prepare(obj, self._stream or self._connection.publisher())
         except (TypeError, ValueError) as error:
             self._failures.append((index, obj, error))
             return
-        self._accept(index, item.event)
+        self._accept(index, event)
         stream = self._stream or self._ready()
-        self._registered += stream.put(self._topic, [item.payload], self._collector, self._patience, 0, index)
+        self._registered += stream.put(self._topic, [payload], self._collector, self._patience, 0, index)
 
     def _ready(self) -> PublishStream:
         self._stream = ready_stream(self._connection, self._topic, self._patience)
@@ -170,7 +161,7 @@ class Batch:
 
     def _accept(self, index: int, event: Event) -> None:
         event.error = None
-        event._state = EventState.PUBLISHED
+        event._state = _PUBLISHED
         self._open[index] = event
 
     def _wait_for_the_rest(self) -> None:
@@ -203,6 +194,8 @@ class Batch:
             self._give_up(error)
         except BaseException:
             self._withdraw()
+            if self._stream is not None:
+                self._stream.start_over()
             raise
         self._raise_failures(ending)
 
@@ -226,16 +219,17 @@ class Batch:
 
     def _take(self) -> None:
         """Take the outcomes that are there, and tell the callbacks."""
-        outcomes = self._collector.outcomes
+        outcomes, acks, on_ack = self._collector.outcomes, self.acks, self._on_ack
         while outcomes:
             index, outcome = outcomes.popleft()
             event = self._open.pop(index)
             settle_event(event, outcome)
             if isinstance(outcome, Ack):
                 self.acknowledged += 1
-                if self.acks:
-                    self.acks[index] = outcome
-                _tell(self._on_ack, outcome)
+                if acks:
+                    acks[index] = outcome
+                if on_ack is not None:
+                    _tell(on_ack, outcome)
             elif not isinstance(outcome, Nack):
                 self._failures.append((index, event, outcome))
             elif self._on_nack is not None:

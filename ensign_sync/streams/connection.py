@@ -9,6 +9,7 @@ from ..exceptions import EnsignClientClosingError, EnsignError, EnsignTopicNotFo
 from ..handover.callbacks import CallbackThread
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.inbox import Inbox
+from ..handover.locking import LockTimeoutError, hold, holding
 from ..handover.spawn import gather
 from ..handover.watchdog import Watchdog
 from ..ids import ULID, is_ulid
@@ -65,45 +66,54 @@ class Connection:
         self.unary = Unary(self.channel, self.tokens, settings, self._clock)
         self.hooks = Hooks(self._hook(options.on_disconnect), self._hook(options.on_reconnect))
 
+    @holding("_lock")
     def channel(self) -> Any:
         """Return the gRPC channel, opened on first need."""
-        with self._lock:
-            if self._closed:
-                raise EnsignClientClosingError("the client is closed: make a new one")
-            if self._channel is None:
-                self._channel = open_channel(self.settings, self.options.channel_options)
-            return self._channel
+        if self._closed:
+            raise EnsignClientClosingError("the client is closed: make a new one")
+        if self._channel is None:
+            self._channel = open_channel(self.settings, self.options.channel_options)
+        return self._channel
 
     def publisher(self) -> PublishStream:
         """Return the publish stream; a new one if the last one ended."""
-        with self._lock:
-            if self._closed:
-                raise EnsignClientClosingError("the client is closed: make a new one to publish")
-            if self._publisher is not None and self._publisher.over:
-                self._remember(self._publisher)
-                self._publisher = None
-            if self._publisher is None:
-                line = Line(self._opener(methods.PUBLISH), codec.encode_publisher_frame, codec.decode_publisher_reply)
-                self._publisher = PublishStream(
-                    line,
-                    self.options.window,
-                    self.topic_exists,
-                    self.options.reconnect,
-                    self.hooks,
-                    self.options.resend,
-                    self._clock,
-                )
-            return self._publisher
+        publisher = self._publisher
+        if publisher is not None and not publisher.over and not self._closed:
+            return publisher
+        return self._new_publisher()
+
+    @holding("_lock")
+    def _new_publisher(self) -> PublishStream:
+        if self._closed:
+            raise EnsignClientClosingError("the client is closed: make a new one to publish")
+        if self._publisher is not None and self._publisher.over:
+            self._remember(self._publisher)
+            self._publisher = None
+        if self._publisher is None:
+            line = self._line(methods.PUBLISH, codec.encode_publisher_frame, codec.decode_publisher_reply)
+            self._publisher = PublishStream(
+                line,
+                self.options.window,
+                self.topic_exists,
+                self.options.reconnect,
+                self.hooks,
+                self.options.resend,
+                self._clock,
+            )
+        return self._publisher
 
     def subscriber(self, topics: Sequence[str], inbox: Inbox, group: str) -> SubscribeStream:
         """Make a subscribe stream; the caller opens it."""
-        line = Line(self._opener(methods.SUBSCRIBE), codec.encode_subscriber_frame, codec.decode_subscribe_reply)
+        line = self._line(methods.SUBSCRIBE, codec.encode_subscriber_frame, codec.decode_subscribe_reply)
         stream = SubscribeStream(line, topics, inbox, self.options.reconnect, self.hooks, group, self._clock)
-        with self._lock:
-            if self._closed:
-                raise EnsignClientClosingError("the client is closed: make a new one to subscribe")
-            self._subscribers = [s for s in self._subscribers if not s.over] + [stream]
+        self._add(stream)
         return stream
+
+    @holding("_lock")
+    def _add(self, stream: SubscribeStream) -> None:
+        if self._closed:
+            raise EnsignClientClosingError("the client is closed: make a new one to subscribe")
+        self._subscribers = [s for s in self._subscribers if not s.over] + [stream]
 
     def topic_exists(self, topic: str, timeout: float) -> bool:
         """Ask the server whether a topic exists, by name or by id."""
@@ -122,8 +132,7 @@ class Connection:
 
     def flush(self, patience: Patience) -> int:
         """Wait for acks; returns how many events are still open."""
-        with self._lock:
-            publisher = self._publisher
+        publisher = self._publisher
         return publisher.flush(patience) if publisher is not None else 0
 
     def close(self, deadline: Deadline) -> int:
@@ -131,16 +140,18 @@ class Connection:
 
         If it was interrupted, or another thread is at it, calling it again goes on where that stopped.
         """
-        with self._lock:
-            self._closed = True
+        self._refuse_more()
         # A callback must not wait for who waits for it.
         patience = 0.0 if self.callbacks.is_current else deadline.remaining() or 0.0
-        if not self._closing.acquire(timeout=patience):
-            return 0
         try:
-            return 0 if self._finished else self._finish(deadline)
-        finally:
-            self._closing.release()
+            given_up: int = hold(self._closing, patience, lambda: 0 if self._finished else self._finish(deadline))
+        except LockTimeoutError:
+            return 0
+        return given_up
+
+    @holding("_lock")
+    def _refuse_more(self) -> None:
+        self._closed = True
 
     def _finish(self, deadline: Deadline) -> int:
         publisher, subscribers = self._publisher, self._subscribers
@@ -165,8 +176,7 @@ class Connection:
 
     def stats(self) -> Any:
         """Return the counts of the streams so far."""
-        with self._lock:
-            publisher, subscribers = self._publisher, list(self._subscribers)
+        publisher, subscribers = self._publisher, list(self._subscribers)
         counts = dict(self._past_counts)
         if publisher is not None:
             _add(counts, publisher)
@@ -189,13 +199,13 @@ class Connection:
     def _remember(self, publisher: PublishStream) -> None:
         _add(self._past_counts, publisher)
 
-    def _opener(self, method: Method) -> Callable[[], Any]:
+    def _line(self, method: Method, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Line:
         def open_it() -> Any:
             metadata, token = self.unary.metadata()
             call = open_call(self.channel(), method, metadata, self.settings)
             return call, lambda: self.tokens.invalidate(token)
 
-        return open_it
+        return Line(open_it, encode, decode, self.unary.pause)
 
     def _hook(self, function: Optional[Callable[[Outage], None]]) -> Callable[[Outage], None]:
         def call_it(outage: Outage) -> None:

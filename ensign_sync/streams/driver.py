@@ -4,10 +4,11 @@ import contextlib
 import logging
 import random
 import threading
-from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
+from ..handover.locking import holding
 from ..handover.spawn import gather, spawn_kept
 from ..protocol import retry
 from ..protocol.frames import HalfClose
@@ -17,6 +18,8 @@ from ..settings import Reconnect
 from ..transport.call import Call
 
 logger = logging.getLogger("ensign_sync")
+
+_T = TypeVar("_T")
 
 #: A connection that was open this long counts as progress, even if nothing was said on it.
 STABLE_SECONDS = 60.0
@@ -29,11 +32,14 @@ class Line(NamedTuple):
         open: Opens a call; raises EnsignError. Returns the call and what to do if its token is refused.
         encode: A frame of the machine to bytes.
         decode: Bytes to a frame for the machine.
+        pause: Waits so many seconds before another try, at most until the event is set, and lets the connection come
+            back meanwhile.
     """
 
     open: Callable[[], Any]
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+    pause: Callable[[float, threading.Event], None]
 
 
 class Outage(NamedTuple):
@@ -79,7 +85,8 @@ class StreamDriver:
     ) -> None:
         """Make a driver that is not started; ``handle`` gets the machine's events on the reader thread."""
         self.machine = machine
-        self.changed = threading.Condition(threading.Lock())
+        self.mutex = threading.Lock()
+        self.changed = threading.Condition(self.mutex)
         self.last_error: Optional[Exception] = None
         self.reconnects = 0
         self._line = line
@@ -98,33 +105,44 @@ class StreamDriver:
 
     # for any thread
 
-    @contextlib.contextmanager
-    def sending(self) -> Iterator[Any]:
-        """Hold the mutex around a change of the machine; what it emits goes out before the mutex is released."""
-        with self.changed:
-            with self.emitting():
-                yield self.machine
-            events = self.machine.events()
-            self._wake_waiters()
-        self.tell_or_start_over(events)
+    def change(self, alter: Callable[[Any], _T]) -> _T:
+        """Alter the machine, which ``alter`` is called with, under the mutex; what it emits goes out at once.
 
-    @contextlib.contextmanager
-    def emitting(self) -> Iterator[None]:
-        """Guard a change of the machine, with the mutex held already; the caller passes its events to ``tell``.
-
-        If the body is interrupted half way, the connection is given up: the machine then starts over with all
-        that is pending, which is the one state that is whole whatever was interrupted.
+        If that is interrupted half way, the stream starts over with all that is pending, and reports anew what was
+        to be told.
         """
         try:
-            yield
-            self._flush()
+            result, events = self._changed_by(alter)
+            if events:
+                self._handle(events)
+            return result
         except EnsignError:
-            self._flush()
             raise
         except BaseException:
-            if self._call is not None:
-                self._call.cancel()
+            self.reconnect()
             raise
+
+    @holding("mutex")
+    def _changed_by(self, alter: Callable[[Any], _T]) -> Tuple[_T, List[Any]]:
+        try:
+            result = alter(self.machine)
+        finally:
+            self._flush()
+        events: List[Any] = self.machine.events()
+        if self._conditions:
+            self._wake_waiters()
+        return result, events
+
+    @holding("changed")
+    def wait(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
+        """Take the mutex and do as ``wait_until``."""
+        return self.wait_until(condition, remaining)
+
+    @holding("changed")
+    def started_wait(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
+        """Start the stream if it is not, and do as ``wait``."""
+        self.start()
+        return self.wait_until(condition, remaining)
 
     def wait_until(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
         """Block until the condition holds or no time remains; returns whether it holds. Needs the mutex.
@@ -144,22 +162,6 @@ class StreamDriver:
             if condition in self._conditions:
                 self._conditions.remove(condition)
 
-    def tell(self, events: List[Any]) -> None:
-        """Hand the machine's events to the stream. Without the mutex."""
-        if events:
-            self._handle(events)
-
-    def tell_or_start_over(self, events: List[Any]) -> None:
-        """Like ``tell``, on a user's thread: if that is interrupted, what was to be told comes up anew.
-
-        A new connection reports again which topics it does not know.
-        """
-        try:
-            self.tell(events)
-        except BaseException:
-            self.reconnect()
-            raise
-
     def start(self) -> None:
         """Start the reader thread, once. Call it with the mutex held."""
         if self._thread is None:
@@ -167,23 +169,27 @@ class StreamDriver:
 
     def reconnect(self) -> None:
         """Give the present connection up and make a new one; that is no outage, and nobody is told of one."""
-        with self.changed:
-            call = self._call
-            self._deliberate = call is not None
+        self._give_up_deliberately()
         self._wake.set()
-        if call is not None:
-            call.cancel()
+
+    @holding("changed")
+    def _give_up_deliberately(self) -> None:
+        self._deliberate = self._call is not None
+        if self._call is not None:
+            self._call.cancel()
 
     def stop(self) -> None:
         """End the connection and the loop; does not wait for the thread."""
-        # Decided inside: no call is opened after this, and the one that is open is ended.
-        with self.changed:
-            self._stopping = True
-            call = self._call
-            self.changed.notify_all()
+        self._stop()
         self._wake.set()
-        if call is not None:
-            call.cancel()
+
+    @holding("changed")
+    def _stop(self) -> None:
+        # No call is opened after this, and the one that is open is ended.
+        self._stopping = True
+        self.changed.notify_all()
+        if self._call is not None:
+            self._call.cancel()
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the reader thread and for the transport's; returns the names of threads that did not stop."""
@@ -219,7 +225,7 @@ class StreamDriver:
             history = history._replace(seconds=now - lost_at)
             pause = retry.decide(error, history, random.random(), self._policy)
             over = self._after_loss(error, pause)
-            if over:
+            if over or pause is None:
                 return
             deliberate, self._deliberate = self._deliberate, False
             if not (self._told_of_outage or deliberate):
@@ -229,7 +235,7 @@ class StreamDriver:
             log("%s stream lost, next try in %.2f s: %s", self.machine.role, pause, error)
             renewed = history.token_renewed or retry.is_token_refused(error)
             history = history._replace(attempts=history.attempts + 1, token_renewed=renewed)
-            self._wake.wait(pause)
+            self._line.pause(pause, self._wake)
             self._wake.clear()
 
     def _one_connection(self, lost_at: Optional[float], attempts: int) -> Any:
@@ -241,15 +247,15 @@ class StreamDriver:
             if self._stopping:
                 return stream_ended(), False
             call, token_refused = self._line.open()
-            if not self._begin(call):
-                return stream_ended(), False
-            for data in call.messages():
-                self._receive(data)
-                # Ready alone is no progress: a server may accept and then drop every stream.
-                progressed = opened_at is not None
-                if opened_at is None and self.machine.state is not State.OPENING:
-                    opened_at = self._clock.now()
-                    self._came_back(lost_at, attempts)
+            self._begin(call)
+            with contextlib.closing(call.messages()) as messages:
+                for data in messages:
+                    self._receive(data)
+                    # Ready alone is no progress: a server may accept and then drop every stream.
+                    progressed = opened_at is not None
+                    if opened_at is None and self.machine.state is not State.OPENING:
+                        opened_at = self._clock.now()
+                        self._came_back(lost_at, attempts)
             return stream_ended(), progressed or self._was_stable(opened_at)
         except EnsignError as error:
             if retry.is_token_refused(error):
@@ -270,26 +276,26 @@ class StreamDriver:
     def _was_stable(self, opened_at: Optional[float]) -> bool:
         return opened_at is not None and self._clock.now() - opened_at >= STABLE_SECONDS
 
-    def _begin(self, call: Call) -> bool:
+    def _begin(self, call: Call) -> None:
         with self.changed:
             self._calls = [*self._calls[-3:], call]
             if self._stopping:
                 call.cancel()
-                return False
+                return
             self._call = call
             self.machine.connected()
             self._flush()
-        return True
 
-    def _receive(self, data: bytes) -> List[Any]:
-        frame = self._line.decode(data)
-        with self.changed:
-            self.machine.receive(frame)
+    def _receive(self, data: bytes) -> None:
+        frame, machine = self._line.decode(data), self.machine
+        with self.mutex:
+            machine.receive(frame)
             self._flush()
-            events: List[Any] = self.machine.events()
-            self._wake_waiters()
-        self.tell(events)
-        return events
+            events: List[Any] = machine.events()
+            if self._conditions:
+                self._wake_waiters()
+        if events:
+            self._handle(events)
 
     def _after_loss(self, error: Exception, pause: Optional[float]) -> bool:
         with self.changed:
@@ -305,22 +311,24 @@ class StreamDriver:
             over = bool(self.machine.over)
             events = self.machine.events()
             self.changed.notify_all()
-        self.tell(events)
+        if events:
+            self._handle(events)
         return over
 
     def _wake_waiters(self) -> None:
         """Wake whoever waits for what has come true. Needs the mutex."""
-        if self._conditions and any(condition() for condition in self._conditions):
-            self.changed.notify_all()
+        for condition in self._conditions:
+            if condition():
+                self.changed.notify_all()
+                return
 
     def _flush(self) -> None:
         """Hand what the machine wants to say to the call. Needs the mutex."""
-        assert self.changed._is_owned()  # type: ignore[attr-defined]
         frames = self.machine.frames_to_send()
         if not frames or self._call is None:
             return
-        half_close = isinstance(frames[-1], HalfClose)
-        messages = [self._line.encode(frame) for frame in (frames[:-1] if half_close else frames)]
+        half_close = type(frames[-1]) is HalfClose
+        messages = list(map(self._line.encode, frames[:-1] if half_close else frames))
         if messages:
             self._call.write(messages)
         if half_close:

@@ -2,8 +2,9 @@
 
 import functools
 import logging
+import sys
 import threading
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..ack import Ack
 from ..exceptions import (
@@ -16,6 +17,7 @@ from ..exceptions import (
     UnknownTopicError,
 )
 from ..handover.clock import Clock, Deadline, Patience
+from ..handover.locking import holding
 from ..handover.spawn import gather, spawn
 from ..ids import ULID
 from ..nack import Nack
@@ -34,12 +36,25 @@ DRAIN_SECONDS = 5.0
 FAREWELL_SECONDS = 0.5
 
 
+#: What counts an outcome, by its type; anything else has failed.
+_COUNTED = {Ack: "acked", Nack: "nacked"}
+
+
 class Window(NamedTuple):
     """How much may be unacknowledged at once, and how large a request may be."""
 
     events: int
     bytes: int
     request: int = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
+
+
+def request_limit(channel_options: Sequence[Tuple[str, Any]]) -> int:
+    """Return how large a request may be: what the options say last, else what a server takes by default."""
+    limit = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
+    for name, value in channel_options:
+        if name == "grpc.max_send_message_length":
+            limit = value if value >= 0 else sys.maxsize
+    return limit
 
 
 class PublishStream(Stream):
@@ -56,7 +71,8 @@ class PublishStream(Stream):
         clock: Optional[Clock] = None,
     ) -> None:
         self._clock = clock or Clock()
-        self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend)
+        surely_taken = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
+        self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
         self._window = window
         self._topic_exists = topic_exists
         super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
@@ -71,9 +87,14 @@ class PublishStream(Stream):
 
     def check_size(self, payload: bytes) -> None:
         """Raise EventTooLargeError if no request may carry the event: sent, it would end the stream for all."""
-        size = codec.request_size(payload)
-        if size > self._window.request:
-            raise EventTooLargeError(size, self._window.request)
+        if len(payload) + codec.WRAPPING > self._window.request:
+            size = codec.request_size(payload)
+            if size > self._window.request:
+                raise EventTooLargeError(size, self._window.request)
+
+    def knows(self, topic: str) -> bool:
+        """Tell whether the stream has, or had last, a connection that knows the topic."""
+        return self._machine.knows(topic) and not self._machine.over
 
     def ensure_topic(self, topic: str, patience: Patience) -> None:
         """Block until the stream knows the topic; connects if need be.
@@ -83,19 +104,15 @@ class PublishStream(Stream):
             PublishTimeoutError: The patience ended first.
         """
         machine = self._machine
-        if machine.knows(topic) and not machine.over:
+        if self.knows(topic):
             return
-        with self._changed:
-            self._driver.start()
-            self._wait(lambda: machine.opened, patience)
-            known = machine.knows(topic)
-        if known:
+        self._wait(lambda: machine.opened, patience)
+        if machine.knows(topic):
             return
         if not self._topic_exists(topic, patience.remaining()):
             raise UnknownTopicError(topic)
         self._reopen(topic)
-        with self._changed:
-            self._wait(lambda: machine.knows(topic), patience)
+        self._wait(lambda: machine.knows(topic), patience)
 
     def put(
         self, topic: str, payloads: List[bytes], owner: Any, patience: Patience, start: int = 0, first_index: int = 0
@@ -107,41 +124,47 @@ class PublishStream(Stream):
         Raises:
             PublishTimeoutError: The patience ended before there was room.
         """
+        while True:
+            taken = self._driver.change(lambda _: self._register(topic, payloads, owner, start, first_index))
+            if taken:
+                return taken
+            self._wait(self._has_much_room, patience)
+
+    def _register(self, topic: str, payloads: List[bytes], owner: Any, start: int, first_index: int) -> int:
+        """Register payloads while there is room, and return how many. Needs the mutex."""
         machine, at = self._machine, start
-        with self._changed:
-            self._driver.start()
-            if not self._has_room() or machine.over or machine.closing:
-                self._wait(self._has_much_room, patience)
-            with self._driver.emitting():
-                while at < len(payloads) and (at == start or self._has_room()):
-                    machine.publish(topic, payloads[at], (owner, first_index + at))
-                    at += 1
-            self.counts["published"] += at - start
-            events = machine.events()
-        self._driver.tell_or_start_over(events)
+        if machine.closing or machine.over or not self._has_room():
+            return 0
+        self._driver.start()
+        end, most = min(len(payloads), start + self._window.events - machine.in_flight), self._window.bytes
+        while at < end and (at == start or machine.in_flight_bytes < most):
+            machine.publish(topic, payloads[at], (owner, first_index + at))
+            at += 1
+        self.counts["published"] += at - start
         return at - start
 
     def give_up(self, owner: Any) -> List[Tuple[int, Abandoned]]:
         """Abandon every unsettled event of an owner; returns (index, what became of it)."""
-        with self._driver.sending() as machine:
-            mine = [(id, token[1]) for id, token in machine.waiting() if token[0] is owner]
-            given_up = [(index, machine.abandon(id)) for id, index in mine]
-            self.counts["failed"] += len(given_up)
+        given_up = self._driver.change(lambda machine: self._abandon(machine, owner))
         if any(fate is Abandoned.IN_DOUBT for _, fate in given_up):
             # What is still on its way in this process would leave when the line moves again: it must not.
             self._driver.reconnect()
         return given_up
 
+    def start_over(self) -> None:
+        """Make a new connection and send on it what is pending, after an interrupt that may have lost something."""
+        self._driver.reconnect()
+
+    @holding("_changed")
     def flush(self, patience: Patience) -> int:
         """Block until nothing waits for an answer; returns how many still do when the patience ends."""
         machine = self._machine
-        with self._changed:
-            while machine.unsettled:
-                fewer = functools.partial(lambda before: machine.unsettled < before, machine.unsettled)
-                if not self._driver.wait_until(fewer, patience.remaining):
-                    break
-                patience.progress()
-            return machine.unsettled
+        while machine.unsettled:
+            fewer = functools.partial(lambda before: machine.unsettled < before, machine.unsettled)
+            if not self._driver.wait_until(fewer, patience.remaining):
+                break
+            patience.progress()
+        return machine.unsettled
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the threads; returns the names of those that did not stop."""
@@ -150,15 +173,12 @@ class PublishStream(Stream):
     def close(self, deadline: Deadline) -> int:
         """Take nothing more in, wait for the answers, end the stream; returns how many events were given up."""
         machine = self._machine
-        with self._driver.sending():
-            machine.close()
-        with self._changed:
-            self._driver.wait_until(lambda: machine.over or not machine.unsettled, deadline.remaining)
+        self._driver.change(PublishProtocol.close)
+        self._driver.wait(lambda: machine.over or not machine.unsettled, deadline.remaining)
         left = self._fail_the_rest()
         # The half-close went out with the last ack. The server's farewell is the sign that it read everything.
         farewell = Deadline(min(FAREWELL_SECONDS, deadline.remaining() or 0.0), self._clock)
-        with self._changed:
-            self._driver.wait_until(lambda: machine.state is not State.CLOSING, farewell.remaining)
+        self._driver.wait(lambda: machine.state is not State.CLOSING, farewell.remaining)
         self._driver.stop()
         return left
 
@@ -198,9 +218,9 @@ class PublishStream(Stream):
         return self._machine.in_flight <= self._low_water and self._has_room()
 
     def _wait(self, ready: Callable[[], bool], patience: Patience) -> None:
-        """Block until ``ready()``. Needs the mutex. Raises what ended the stream, or PublishTimeoutError."""
+        """Block until ``ready()``. Raises what ended the stream, or PublishTimeoutError."""
         machine = self._machine
-        in_time = self._driver.wait_until(lambda: machine.over or machine.closing or ready(), patience.remaining)
+        in_time = self._driver.started_wait(lambda: machine.over or machine.closing or ready(), patience.remaining)
         if machine.closing:
             raise EnsignClientClosingError("the client is closed: make a new one to publish")
         if machine.over and machine.failure is not None:
@@ -212,30 +232,18 @@ class PublishStream(Stream):
 
     def _handle(self, events: List[Any]) -> None:
         """Take the machine's events, on whichever thread caused them."""
-        settled: List[Settled] = []
         for event in events:
             kind = type(event)
             if kind is Settled:
-                settled.append(event)
+                (owner, index), outcome = event
+                self.counts[_COUNTED.get(type(outcome), "failed")] += 1
+                _settle(owner, index, outcome)
             elif kind is TopicsStale:
                 # Asking the server takes a while, and the reader must go on reading the acks that are due.
                 self._resolvers = [thread for thread in self._resolvers if thread.is_alive()]
                 self._resolvers.append(spawn("topics", self._resolve_stale, event.names))
             elif kind is Drained:
                 self._driver.reconnect()
-        self._count(settled)
-        for item in settled:
-            owner, index = item.token
-            _settle(owner, index, item.outcome)
-
-    def _count(self, settled: List[Settled]) -> None:
-        for item in settled:
-            if isinstance(item.outcome, Ack):
-                self.counts["acked"] += 1
-            elif isinstance(item.outcome, Nack):
-                self.counts["nacked"] += 1
-            else:
-                self.counts["failed"] += 1
 
     def _resolve_stale(self, names: FrozenSet[str]) -> None:
         """Ask the server for topics that the connection does not know, on a thread of its own."""
@@ -254,28 +262,19 @@ class PublishStream(Stream):
 
     def _refuse(self, names: Iterable[str]) -> None:
         for name in names:
-            with self._driver.sending() as machine:
-                if not machine.over and machine.state is not State.CLOSING:
-                    machine.refuse([name], UnknownTopicError(name))
+            self._driver.change(functools.partial(_refuse, name=name))
 
     def _reopen(self, topic: str) -> None:
         """Make a new connection, which knows the topics of now, after the answers that the present one owes."""
         machine = self._machine
-        with self._driver.sending():
-            if machine.state is State.OPEN and not machine.knows(topic):
-                machine.drain()  # when nothing is owed any more, Drained reconnects
+        self._driver.change(functools.partial(_drain, topic=topic))  # when nothing is owed any more, Drained reconnects
         deadline = Deadline(DRAIN_SECONDS, self._clock)
-        with self._changed:
-            left = self._driver.wait_until(lambda: machine.state is not State.DRAINING, deadline.remaining)
-        if not left:
+        if not self._driver.wait(lambda: machine.state is not State.DRAINING, deadline.remaining):
             self._driver.reconnect()
 
     def _fail_the_rest(self) -> int:
         """Give up what is left at the end of ``close``, and tell those who wait."""
-        with self._driver.sending() as machine:
-            for id, token in machine.waiting():
-                self._left.append((token, Abandoned.NEVER_SENT))  # first on the list: an interrupt must not lose it
-                self._left[-1] = (token, machine.abandon(id))
+        self._driver.change(self._abandon_all)
         count = len(self._left)
         while self._left:
             (owner, index), fate = self._left[0]
@@ -284,6 +283,27 @@ class PublishStream(Stream):
             self._left.pop(0)
         self.counts["failed"] += count
         return count
+
+
+    def _abandon(self, machine: PublishProtocol, owner: Any) -> List[Tuple[int, Abandoned]]:
+        mine = [(id, token[1]) for id, token in machine.waiting() if token[0] is owner]
+        self.counts["failed"] += len(mine)
+        return [(index, machine.abandon(id)) for id, index in mine]
+
+    def _abandon_all(self, machine: PublishProtocol) -> None:
+        for id, token in machine.waiting():
+            self._left.append((token, Abandoned.NEVER_SENT))  # first on the list: an interrupt must not lose it
+            self._left[-1] = (token, machine.abandon(id))
+
+
+def _refuse(machine: PublishProtocol, name: str) -> None:
+    if not machine.over and machine.state is not State.CLOSING:
+        machine.refuse([name], UnknownTopicError(name))
+
+
+def _drain(machine: PublishProtocol, topic: str) -> None:
+    if machine.state is State.OPEN and not machine.knows(topic):
+        machine.drain()
 
 
 def _settle(owner: Any, index: int, outcome: Any) -> None:

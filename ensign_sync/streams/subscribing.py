@@ -1,7 +1,8 @@
 """The subscribe stream of a subscription: from the wire into an inbox."""
 
+import functools
 import logging
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..exceptions import (
     EnsignClientClosingError,
@@ -58,9 +59,7 @@ class SubscribeStream(Stream):
             EnsignError: What ended the stream, or EnsignTimeoutError when the patience ends first.
         """
         machine = self._machine
-        with self._changed:
-            self._driver.start()
-            in_time = self._driver.wait_until(lambda: machine.over or machine.opened, patience.remaining)
+        in_time = self._driver.started_wait(lambda: machine.over or machine.opened, patience.remaining)
         if machine.failure is not None:
             if self._wanted and getattr(machine.failure, "code", None) == "FAILED_PRECONDITION":
                 # Where it knows some of the topics the server leaves the others out; where none, it refuses.
@@ -79,25 +78,23 @@ class SubscribeStream(Stream):
 
     def ack(self, id: bytes) -> None:
         """Acknowledge an event; does not block. Without a connection the ack is dropped, as the server forgot us."""
-        with self._driver.sending() as machine:
-            if not machine.over:
-                machine.ack(id)
-            self.counts["acked"] += 1
+        self._driver.change(functools.partial(self._answer, "acked", lambda machine: machine.ack(id)))
 
     def nack(self, id: bytes, code: int) -> None:
         """Refuse an event; does not block."""
-        with self._driver.sending() as machine:
-            if not machine.over:
-                machine.nack(id, code)
-            self.counts["nacked"] += 1
+        self._driver.change(functools.partial(self._answer, "nacked", lambda machine: machine.nack(id, code)))
 
     def close(self) -> None:
         """Cancel the stream and end the inbox; does not wait for the thread."""
-        with self._driver.sending() as machine:
-            if not machine.over:
-                machine.close()
+        self._driver.change(lambda machine: None if machine.over else machine.close())
         self._driver.stop()
         self.inbox.close()
+
+    def _answer(self, count: str, say: Callable[[Any], None], machine: Any) -> None:
+        # The mutex is held, which the count needs as well: any thread may answer.
+        if not machine.over:
+            say(machine)
+        self.counts[count] += 1
 
     # the reader thread
 

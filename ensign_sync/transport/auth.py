@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from ..exceptions import AuthenticationError, AuthenticationUnreachableError
 from ..handover.clock import Clock
+from ..handover.locking import LockTimeoutError, hold
 from ..handover.spawn import spawn
 from ..protocol import tokens
 from ..protocol.tokens import Action, Tokens
@@ -41,17 +42,21 @@ class TokenSource:
         """
         if self._settings.credentials is None:
             return None
-        if not self._lock.acquire(timeout=self._limit(timeout)):
-            raise self._unreachable("TIMEOUT", "the auth service did not answer another thread's request in time")
         try:
-            action = tokens.decide(self._clock.time(), self._tokens)
-            if action is Action.REFRESH:
-                self._tokens = self._refreshed(timeout)
-            elif action is Action.AUTHENTICATE:
-                self._tokens = self._authenticated(timeout)
-            return self._tokens.access if self._tokens else None
-        finally:
-            self._lock.release()
+            token: Optional[str] = hold(self._lock, self._limit(timeout), lambda: self._renewed(timeout))
+        except LockTimeoutError:
+            text = "the auth service did not answer another thread's request in time"
+            raise self._unreachable("TIMEOUT", text) from None
+        return token
+
+    def _renewed(self, timeout: Optional[float]) -> Optional[str]:
+        """Return a usable token, fetched if need be. Needs the lock."""
+        action = tokens.decide(self._clock.time(), self._tokens)
+        if action is Action.REFRESH:
+            self._tokens = self._refreshed(timeout)
+        elif action is Action.AUTHENTICATE:
+            self._tokens = self._authenticated(timeout)
+        return self._tokens.access if self._tokens else None
 
     def invalidate(self, token: Optional[str]) -> None:
         """Forget the token that a server refused, unless another has taken its place."""
@@ -85,13 +90,17 @@ class TokenSource:
         import requests  # here, because it takes longer to import than everything else together
 
         url, seconds = self._settings.auth_url + path, self._limit(timeout)
-        session = self._http()
+        session, tls = self._http(), self._settings.tls
+        options: Dict[str, Any] = {"timeout": seconds, "headers": {"User-Agent": USER_AGENT}}
+        if tls.ca_file:
+            options["verify"] = tls.ca_file  # with each request: the environment would win over the session's own
+        if tls.cert_file:
+            options["cert"] = (tls.cert_file, tls.key_file) if tls.key_file else tls.cert_file
         answered: Any = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
-                headers = {"User-Agent": USER_AGENT}
-                answered.put(session.post(url, json=body, timeout=seconds, headers=headers))
+                answered.put(session.post(url, json=body, **options))
             except Exception as error:
                 answered.put(error)
 

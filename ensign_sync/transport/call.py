@@ -4,7 +4,7 @@ Nothing but ``choice.open_call`` may know which kind of call is in use.
 """
 
 import threading
-from typing import Iterator, List, Sequence, Tuple
+from typing import Generator, List, Sequence, Tuple
 
 from ..handover.clock import Deadline
 
@@ -26,8 +26,10 @@ class Call:
         """End the call now; wakes the thread in ``messages``."""
         raise NotImplementedError
 
-    def messages(self) -> Iterator[bytes]:
-        """Yield what the server sends, to one thread; ends with the call.
+    def messages(self) -> Generator[bytes, None, None]:
+        """Yield what the server sends, to one thread; ends with the call, and closing it ends the call.
+
+        Every call that was started must be read to its end.
 
         Raises:
             EnsignError: The call ended with another status than OK.

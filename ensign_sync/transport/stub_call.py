@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from typing import Any, Iterator, List, Optional
+from typing import Any, Generator, List, Optional
 
 import grpc
 
@@ -68,13 +68,13 @@ class StubCall(Call):
         self._call.cancel()
         self._outbox.end()
 
-    def messages(self) -> Iterator[bytes]:
+    def messages(self) -> Generator[bytes, None, None]:
         try:
             yield from self._call
         except grpc.RpcError as error:
             raise to_exception(error, self._name, self._settings) from error
         finally:
-            self._outbox.end()
+            self.cancel()  # if it has not ended by itself
 
     def join(self, deadline: Deadline) -> None:
         puller = self._outbox.puller

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar
+from typing import Any, Callable, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar
 
 import grpc
 
@@ -20,6 +20,7 @@ from ..topics import Deduplication, Topic
 from ..wire import messages, methods
 from ..wire.codec import decode_row
 from ..wire.methods import Method
+from . import direct_call
 from .auth import TokenSource
 from .channel import to_exception
 
@@ -55,6 +56,7 @@ class Unary:
         self._clock = clock or Clock()
         self._pauses = threading.Event()
         self._policy = Reconnect(initial=0.05, maximum=1.0)
+        self._features: Optional[FrozenSet[str]] = None
 
     def close(self) -> None:
         """Wake the calls that pause before another try; they raise what they met."""
@@ -65,7 +67,20 @@ class Unary:
         token = self._tokens.current(timeout)
         return ((("authorization", f"Bearer {token}"),) if token else ()), token
 
+    def pause(self, seconds: float, woken: threading.Event) -> None:
+        """Wait before another try, until the event is set at most; the channel connects meanwhile."""
+        try:
+            direct_call.pause(self._channel(), seconds, woken)
+        except EnsignClientClosingError:
+            woken.wait(seconds)
+
     # the calls
+
+    def features(self, timeout: float) -> FrozenSet[str]:
+        """Return what the server announces that it does itself (docs/node.rst); asks it if nothing did before."""
+        if self._features is None:
+            self.status(timeout)
+        return self._features or frozenset()
 
     def status(self, timeout: float) -> ServerStatus:
         """Ask the server how it is."""
@@ -156,20 +171,24 @@ class Unary:
     ) -> _T:
         deadline = Deadline(timeout, self._clock)
         history = History()
+        unreachable: Optional[EnsignError] = None
         while True:
             try:
                 return decode(self._once(method, request, max(_SHORTEST, deadline.remaining() or 0.0)))
             except EnsignError as error:
                 pause = self._pause_before_retry(error, history, deadline)
                 if pause is None:
+                    if unreachable is not None and isinstance(error, EnsignTimeoutError):
+                        raise unreachable from error  # the last try had no time left; this is what was wrong
                     raise
+                unreachable = error if isinstance(error, ConnectionError) else None
                 history = history._replace(
                     attempts=history.attempts + 1,
                     token_renewed=history.token_renewed or retry.is_token_refused(error),
                 )
                 if failed_tries is not None and not retry.is_token_refused(error):
                     failed_tries.append(error)
-                self._pauses.wait(pause)
+                self.pause(pause, self._pauses)
 
     def _pause_before_retry(self, error: EnsignError, history: History, deadline: Deadline) -> Optional[float]:
         if isinstance(error, EnsignTimeoutError) or deadline.passed or self._pauses.is_set():
@@ -187,7 +206,11 @@ class Unary:
         metadata, token = self.metadata(timeout)
         seconds = max(_SHORTEST, deadline.remaining() or 0.0)
         try:
-            return bytes(self._channel().unary_unary(method.path)(request, timeout=seconds, metadata=metadata))
+            call = self._channel().unary_unary(method.path)
+            reply, answered = call.with_call(request, timeout=seconds, metadata=metadata)
+            told = [str(value) for key, value in answered.initial_metadata() if key == methods.FEATURES]
+            self._features = frozenset(name for text in told for name in text.split(","))
+            return bytes(reply)
         except grpc.RpcError as error:
             failure = to_exception(error, method.name, self._settings)
         except ValueError as error:

@@ -141,8 +141,13 @@ def info_reply(data: bytes) -> Project:
 
 
 def explain_reply(data: bytes) -> str:
-    """Decode an explanation: the wire has no field for one, so its text is what the message prints."""
-    return str(query_pb2.QueryExplanation.FromString(data))
+    """Decode an explanation.
+
+    The message of the wire has no fields. Our node puts its text where a first one would be, which other readers pass
+    over; what other servers may send is printed as it is.
+    """
+    text = topic_pb2.TopicExistsInfo.FromString(data).query  # any message whose first field is a text
+    return text or str(query_pb2.QueryExplanation.FromString(data))
 
 
 def _copy(source: Any, target: Any, *names: str) -> None:

@@ -5,6 +5,9 @@ from typing import NamedTuple
 SERVICE = "ensign.v1beta1.Ensign"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
+#: The metadata in which a friendly node announces what it does itself; the real server sends none.
+FEATURES = "ensign-features"
+
 
 class Method(NamedTuple):
     """One call of a service."""

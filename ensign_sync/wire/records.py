@@ -1,18 +1,18 @@
 """The messages of single calls, from the server's side (docs/protocol.rst, "Topics", "Info and status", "EnSQL")."""
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+import json
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..api.health.v1 import health_pb2
+from ..api.mimetype.v1beta1 import mimetype_pb2
 from ..api.pagination import pagination_pb2
 from ..api.v1beta1 import ensign_pb2, event_pb2, query_pb2, topic_pb2
-from ..enum import DeduplicationStrategy, TopicState
+from ..enum import TopicState
 from ..status import ServerStatus
+from .codec import BadMessage, varint
+from .dedup import Policy, with_policy
 
 READY = int(TopicState.READY)
-
-
-class BadMessage(ValueError):
-    """Bytes that are not the message they should be."""
 
 
 def _parse(kind: Any, data: bytes) -> Any:
@@ -29,6 +29,11 @@ class TopicRecord:
 
     def __init__(self, data: bytes) -> None:
         self._proto = _parse(topic_pb2.Topic, data)
+
+    @classmethod
+    def named(cls, name: str) -> "TopicRecord":
+        """Make a topic of which nothing but the name is known."""
+        return cls(topic_pb2.Topic(name=name).SerializeToString())
 
     @property
     def id(self) -> bytes:
@@ -60,14 +65,18 @@ class TopicRecord:
         proto = self._proto
         proto.id, proto.project_id, proto.status = id, project_id, READY
         proto.created.seconds, proto.created.nanos = divmod(now_ns, 1_000_000_000)
-        policy = proto.deduplication
-        policy.strategy = policy.strategy or int(DeduplicationStrategy.NONE)
-        policy.offset = policy.offset or topic_pb2.Deduplication.OFFSET_EARLIEST
+        normalised = with_policy(proto.SerializeToString(), Policy.of_topic(proto.SerializeToString()))
+        proto.deduplication.CopyFrom(topic_pb2.Topic.FromString(normalised).deduplication)
         return self.changed(now_ns)
 
     def archived(self, now_ns: int) -> "TopicRecord":
         """Make it read-only."""
         self._proto.readonly = True
+        return self.changed(now_ns)
+
+    def in_state(self, status: TopicState, now_ns: int) -> "TopicRecord":
+        """Set what the topic is doing."""
+        self._proto.status = int(status)
         return self.changed(now_ns)
 
     def changed(self, now_ns: int) -> "TopicRecord":
@@ -78,11 +87,6 @@ class TopicRecord:
     def dump(self) -> bytes:
         """Return the message."""
         return bytes(self._proto.SerializeToString())
-
-    @property
-    def strategy(self) -> DeduplicationStrategy:
-        """Its deduplication strategy."""
-        return DeduplicationStrategy.convert(self._proto.deduplication.strategy)
 
 
 class PageRequest(NamedTuple):
@@ -153,28 +157,22 @@ def topic_status(id: str, state: TopicState) -> bytes:
 
 
 class PolicyRequest(NamedTuple):
-    """A policy to set: the topic's id as sent, and what to set."""
+    """A policy to set: the topic's id as sent, and what to set; ``policy`` is None if the message has none."""
 
     id: str
-    has_deduplication: bool
-    strategy: int
+    policy: Optional[Policy]
     sharding: int
-    keys: Tuple[str, ...]
-    fields: Tuple[str, ...]
 
 
 def policy_request(data: bytes) -> PolicyRequest:
     """Decode a TopicPolicy."""
-    policy = _parse(topic_pb2.TopicPolicy, data)
-    wanted = policy.deduplication_policy
-    return PolicyRequest(
-        policy.id,
-        policy.HasField("deduplication_policy"),
-        int(wanted.strategy),
-        int(policy.sharding_strategy),
-        tuple(wanted.keys),
-        tuple(wanted.fields),
-    )
+    asked = _parse(topic_pb2.TopicPolicy, data)
+    wanted = asked.deduplication_policy
+    policy = None
+    if asked.HasField("deduplication_policy"):
+        keys, fields = tuple(wanted.keys), tuple(wanted.fields)
+        policy = Policy(int(wanted.strategy), int(wanted.offset), keys, fields, bool(wanted.overwrite_duplicate))
+    return PolicyRequest(asked.id, policy, int(asked.sharding_strategy))
 
 
 def info_request(data: bytes) -> List[bytes]:
@@ -185,26 +183,33 @@ def info_request(data: bytes) -> List[bytes]:
 class TypeCount(NamedTuple):
     """Counts of one schema and mimetype."""
 
-    events: int
-    size: int
+    events: int = 0
+    duplicates: int = 0
+    size: int = 0
 
 
 class TopicCount(NamedTuple):
     """Counts of a topic: all events, their bytes, the last id, and per (name, major, minor, patch, mimetype)."""
 
     topic_id: bytes
-    events: int
-    size: int
-    last_id: bytes
-    types: Dict[Tuple[str, int, int, int, int], TypeCount]
+    events: int = 0
+    duplicates: int = 0
+    size: int = 0
+    last_id: bytes = b""
+    types: Mapping[Tuple[str, int, int, int, int], TypeCount] = {}
+
+
+def _inner(wrapper: bytes) -> Any:
+    """Return the event in a wrapper; one without anything if it is none."""
+    try:
+        return event_pb2.Event.FromString(event_pb2.EventWrapper.FromString(wrapper).event)
+    except Exception:  # as in _parse
+        return event_pb2.Event()
 
 
 def event_kind(wrapper: bytes) -> Tuple[str, int, int, int, int]:
     """Return schema and mimetype of a stored event, as Info counts them."""
-    try:
-        event = event_pb2.Event.FromString(event_pb2.EventWrapper.FromString(wrapper).event)
-    except Exception:  # as in _parse
-        event = event_pb2.Event()
+    event = _inner(wrapper)
     kind = event.type
     version = (kind.major_version, kind.minor_version, kind.patch_version)
     if not kind.name and not any(version):
@@ -218,22 +223,69 @@ def project_info(project_id: bytes, counts: Sequence[TopicCount], readonly: int,
     for count in counts:
         topic = info.topics.add()
         topic.topic_id, topic.project_id, topic.event_offset_id = count.topic_id, project_id, count.last_id
-        topic.events, topic.data_size_bytes = count.events, count.size
+        topic.events, topic.duplicates, topic.data_size_bytes = count.events, count.duplicates, count.size
         if count.events:
             topic.modified.seconds, topic.modified.nanos = divmod(now_ns, 1_000_000_000)
         for (name, major, minor, patch, mimetype), of_type in count.types.items():
-            entry = topic.types.add(mimetype=mimetype, events=of_type.events, data_size_bytes=of_type.size)
+            entry = topic.types.add(mimetype=mimetype)
+            entry.events, entry.duplicates, entry.data_size_bytes = of_type.events, of_type.duplicates, of_type.size
             entry.type.name = name
             entry.type.major_version, entry.type.minor_version, entry.type.patch_version = major, minor, patch
         info.events += count.events
+        info.duplicates += count.duplicates
         info.data_size_bytes += count.size
     return info.SerializeToString()
 
 
-def query_request(data: bytes) -> Tuple[str, bool]:
-    """Decode a Query: its text, and whether duplicates are wanted."""
+class QueryRequest(NamedTuple):
+    """A query as it was sent."""
+
+    text: str
+    params: Dict[str, Any]
+    include_duplicates: bool
+
+
+def query_request(data: bytes) -> QueryRequest:
+    """Decode a Query."""
     query = _parse(query_pb2.Query, data)
-    return query.query, query.include_duplicates
+    params = {p.name: getattr(p, p.WhichOneof("value") or "s") for p in query.params}
+    return QueryRequest(query.query, params, query.include_duplicates)
+
+
+class QueryRecord(NamedTuple):
+    """What a query may ask of an event; ``data`` is the decoded JSON payload, None if it is none."""
+
+    data: Any
+    meta: Mapping[str, str]
+    schema: str
+    major: int
+    id: bytes
+    committed_ns: Optional[int]
+
+
+def query_record(wrapper: bytes, id: bytes, committed_ns: int) -> QueryRecord:
+    """Decode a stored event for a query; one that is no event has no fields."""
+    event = _inner(wrapper)
+    try:
+        data = json.loads(event.data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        data = None
+    return QueryRecord(data, dict(event.metadata), event.type.name, event.type.major_version, id, committed_ns)
+
+
+def with_payload(wrapper: bytes, fields: Mapping[str, Any]) -> bytes:
+    """Return a stored event with a JSON object in the place of its payload."""
+    event = _inner(wrapper)
+    event.data = json.dumps(fields).encode("utf-8")
+    event.mimetype = mimetype_pb2.APPLICATION_JSON
+    changed = event_pb2.EventWrapper.FromString(wrapper)
+    changed.event = event.SerializeToString()
+    return changed.SerializeToString()
+
+
+def explanation(text: str) -> bytes:
+    """Encode an explanation: the message has no fields, so the text goes where a first one would be."""
+    return b"\x0a" + varint(len(text.encode("utf-8"))) + text.encode("utf-8")
 
 
 def status_reply(status: ServerStatus) -> bytes:

@@ -56,7 +56,7 @@ def test_a_second_ctrl_c_ends_serve_at_once(start):
         node.process.send_signal(signal.SIGINT)
         node.err.wait_for("SIGINT: ending")
         assert node.interrupt() == -signal.SIGINT  # which a shell calls 130
-    assert len(node.err.seen) == 2
+    assert len(node.err.seen) == 3
 
 
 def test_serve_prints_what_a_shell_can_read(start):

@@ -72,12 +72,12 @@ def test_no_server(node, dead_port, call):
     """Without a server every call raises a ConnectionError that names the endpoint, within its time."""
     endpoint = f"127.0.0.1:{dead_port}"
     with Ensign(
-        node.client_id, node.client_secret, endpoint=endpoint, insecure=True, auth_url=node.auth_url, timeout=0.5
+        node.client_id, node.client_secret, endpoint=endpoint, insecure=True, auth_url=node.auth_url, timeout=1.5
     ) as client:
         started = time.monotonic()
         with pytest.raises(EnsignConnectionError) as caught:
             CALLS[call](client)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
         assert isinstance(caught.value, ConnectionError)
         assert endpoint in str(caught.value)
         assert "UNAVAILABLE" in str(caught.value)
@@ -100,7 +100,7 @@ def test_no_auth_server(node, dead_port, call):
 def test_tls_against_plaintext(node):
     """TLS against a plaintext port says so in its hint."""
     with Ensign(
-        node.client_id, node.client_secret, endpoint=node.endpoint, auth_url=node.auth_url, timeout=1.0
+        node.client_id, node.client_secret, endpoint=node.endpoint, auth_url=node.auth_url, timeout=4.0
     ) as client:
         for call in (client.status, lambda: client.publish("weather", b"x")):
             with pytest.raises(EnsignConnectionError, match="insecure=True"):

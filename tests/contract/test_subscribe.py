@@ -190,11 +190,16 @@ def test_events_of_any_content_are_delivered(node, client):
         frames = [OpenStream("raw")] + [
             Publication(topic_id.bytes, bytes([n]) * 16, payload) for n, payload in enumerate(payloads)
         ]
-        call = channel.stream_stream(methods.PUBLISH.path)(
-            iter([codec.encode_publisher_frame(frame) for frame in frames]), metadata=metadata
-        )
-        assert len(list(call)) == 5
+        delivered = threading.Event()
+
+        def requests():
+            yield from [codec.encode_publisher_frame(frame) for frame in frames]
+            delivered.wait(30)
+
+        call = channel.stream_stream(methods.PUBLISH.path)(requests(), metadata=metadata)
         events = [sub.get(30) for _ in payloads]
+        delivered.set()
+        assert len(list(call)) == 5
     assert [event.data for event in events] == [b"", b"\xff\xff", b"x"]
     assert [int(event.mimetype) for event in events] == [0, 0, 999]
     assert all(str(event) for event in events)

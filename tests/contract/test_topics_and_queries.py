@@ -12,7 +12,7 @@ from ensign_sync import (
     QueryNoRows,
     TopicState,
 )
-from ensign_sync.exceptions import ConcurrencyError
+from ensign_sync.exceptions import ConcurrencyError, EnSQLError, InvalidQueryError
 
 
 def test_topics_from_their_making_to_their_end(client):
@@ -197,3 +197,23 @@ def test_no_thread_stays_after_close(node):
     # The node in this process may still be at its last reply.
     left = [thread for thread in left if not thread.name.startswith("ensign-node")]
     assert left == []
+
+
+def test_the_whole_language_where_the_server_has_it():
+    """What a server announces is left to it; on one that does not it is refused, as the server would ignore it."""
+    from ensign_sync.node import Node
+
+    query = 'SELECT n AS number FROM "weather" WHERE n > :least AND NOT n = 3 LIMIT 2'
+    for strict in (False, True):
+        with Node(topics=["weather"], strict=strict) as node, node.client() as client:
+            client.publish("weather", [{"n": n} for n in range(6)])
+            if strict:
+                with pytest.raises(InvalidQueryError):
+                    client.query(query, {"least": 1})
+                with pytest.raises(EnSQLError, match="ignores WHERE"):
+                    client.query("SELECT * FROM weather WHERE n = 1")
+            else:
+                rows = client.query(query, {"least": 1}).fetchall()
+                assert [row.decode() for row in rows] == [{"number": 2}, {"number": 4}]
+                with pytest.raises(InvalidQueryError, match="position 30"):
+                    client.query("SELECT * FROM weather WHERE n ? 1")

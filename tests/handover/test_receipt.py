@@ -32,7 +32,7 @@ def inline(function, *args):
 
 def future():
     """Make a future that takes outcomes as they are."""
-    return PublishFuture(inline, lambda outcome: outcome)
+    return PublishFuture(inline, lambda _, outcome: outcome, None)
 
 
 # Collector
@@ -150,10 +150,10 @@ def test_future_exception():
 
 def test_future_converts():
     """The outcome is converted once, also into an exception."""
-    made = PublishFuture(inline, lambda outcome: outcome * 2)
+    made = PublishFuture(inline, lambda _, outcome: outcome * 2, None)
     made.settle(0, 21)
     assert made.result() == 42
-    made = PublishFuture(inline, lambda outcome: KeyError(outcome))
+    made = PublishFuture(inline, lambda _, outcome: KeyError(outcome), None)
     made.settle(0, "x")
     with pytest.raises(KeyError):
         made.result()
@@ -192,7 +192,7 @@ def test_future_outcome_that_is_a_timeout():
 def test_future_callbacks_are_posted():
     """Callbacks are handed to the poster, in order, with the future; none runs where the outcome is learned."""
     posted = []
-    made = PublishFuture(lambda *call: posted.append(call), lambda outcome: outcome)
+    made = PublishFuture(lambda *call: posted.append(call), lambda _, outcome: outcome, None)
     calls = []
     made.add_done_callback(calls.append)
     made.add_done_callback(print)

@@ -1,9 +1,5 @@
 """The node's calls over real gRPC and HTTP: what is allowed, what is refused, and in which words."""
 
-import json
-import urllib.error
-import urllib.request
-
 import grpc
 import pytest
 
@@ -11,6 +7,7 @@ from ensign_sync.ids import ULID, topic_name_hash
 from ensign_sync.protocol import frames
 from ensign_sync.wire import codec, messages, methods, records
 from ensign_sync.wire.methods import Method
+from tests.node.raw import Raw, refusal
 
 ALL = [
     methods.LIST_TOPICS,
@@ -23,70 +20,6 @@ ALL = [
     methods.INFO,
     methods.EXPLAIN,
 ]
-
-
-@pytest.fixture
-def raw(node):
-    """Call a node with raw bytes: raw(method, request, token=...) -> reply; raw.stream for the streams."""
-    with Raw(node) as caller:
-        yield caller
-
-
-class Raw:
-    """A client without any of our client's care."""
-
-    def __init__(self, node):
-        self.node = node
-        self.channel = grpc.insecure_channel(node.endpoint, [("grpc.max_receive_message_length", -1)])
-        self.token = self.post("/v1/authenticate", client_id=node.client_id, client_secret=node.client_secret)[2][
-            "access_token"
-        ]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.channel.close()
-
-    def metadata(self, token):
-        return [("authorization", f"Bearer {self.token}")] if token is None else token
-
-    def __call__(self, method, request=b"", token=None):
-        return self.channel.unary_unary(method.path)(request, metadata=self.metadata(token), timeout=30)
-
-    def rows(self, query, token=None):
-        call = self.channel.unary_stream(methods.ENSQL.path)
-        request = messages.query_request(query, None, False)
-        return [codec.decode_row(row) for row in call(request, metadata=self.metadata(token), timeout=30)]
-
-    def publish(self, requests, token=None):
-        call = self.channel.stream_stream(methods.PUBLISH.path)
-        replies = []
-        try:
-            for reply in call(iter(requests), metadata=self.metadata(token), timeout=30):
-                replies.append(codec.decode_publisher_reply(reply))
-        except grpc.RpcError as error:
-            return replies, (error.code().name, error.details())
-        return replies, ("OK", "")
-
-    def post(self, path, _data=None, **body):
-        return self.http("POST", path, json.dumps(body).encode() if _data is None else _data)
-
-    def http(self, method, path, data=None):
-        request = urllib.request.Request(self.node.auth_url + path, data, method=method)
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
-                return reply.status, reply.headers["Content-Type"], json.loads(reply.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers["Content-Type"], json.loads(error.read())
-
-
-def refusal(call, *args, **options):
-    """Return the status and text with which a call is refused."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(*args, **options)
-    return caught.value.code().name, caught.value.details()
 
 
 TOKENS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ensign_sync.exceptions import EnsignError, ProtocolError, UnknownTopicError
+from ensign_sync.exceptions import EnsignError, EnsignRPCError, EventTooLargeError, ProtocolError, UnknownTopicError
 from ensign_sync.ids import ULID
 from ensign_sync.nack import TOPIC_UNKNOWN
 from ensign_sync.protocol.frames import Ack, HalfClose, Nack, OpenStream, Publication, Ready
@@ -63,6 +63,45 @@ def test_events_before_the_connection_wait_in_order():
     assert machine.frames_to_send() == [OpenStream("client")]
     machine.receive(READY)
     assert payloads(machine) == [b"1", b"2", b"3", b"4"]
+
+
+TOO_LARGE = EnsignRPCError("Publish", "RESOURCE_EXHAUSTED", "received message larger than max")
+
+
+def test_the_first_event_that_may_have_been_too_large_is_blamed():
+    """It alone fails; those before and after it, however large, are sent again."""
+    machine = opened(surely_taken=3)
+    for payload in (b"1", b"22222", b"33333", b"4"):
+        machine.publish("a", payload, payload)
+    machine.frames_to_send()
+    machine.lost(TOO_LARGE)
+    (settled,) = machine.events()
+    assert settled.token == b"22222"
+    assert isinstance(settled.outcome, EventTooLargeError)
+    assert settled.outcome.__cause__ is TOO_LARGE
+    machine.connected()
+    machine.receive(READY)
+    assert payloads(machine) == [b"1", b"33333", b"4"]
+    assert (machine.unsettled, machine.in_flight_bytes) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "error"),
+    [
+        ({"surely_taken": 3}, 3, TOO_LARGE),
+        ({"surely_taken": 3}, 9, LOSS),
+        ({"surely_taken": 3}, 9, ValueError("no error of a server")),
+        ({}, 9, TOO_LARGE),
+    ],
+)
+def test_nobody_is_blamed_for_another_loss(options, size, error):
+    """An event that no server refuses, or a connection that ended otherwise, is sent again."""
+    machine = opened(**options)
+    machine.publish("a", bytes(size), "token")
+    machine.frames_to_send()
+    machine.lost(error)
+    assert machine.events() == []
+    assert machine.unsettled == 1
 
 
 def test_loss_resends_what_is_not_acknowledged_under_the_same_ids():

@@ -307,7 +307,7 @@ def test_wait_for_ack_of_a_refused_event():
 def test_wait_for_ack_times_out():
     """An event that stays pending is a timeout, and still pending after it."""
     event = sent(EventState.QUEUED)
-    event._handle = PublishFuture(lambda function, *args: function(*args), lambda outcome: outcome)
+    event._handle = PublishFuture(lambda function, *args: function(*args), lambda _, outcome: outcome, None)
     with pytest.raises(EnsignTimeoutError, match="pending") as caught:
         event.wait_for_ack(timeout=0.0)
     assert isinstance(caught.value, TimeoutError)

@@ -1,0 +1,47 @@
+"""Holding a lock so that an interrupt cannot leave it locked.
+
+Ctrl-C may strike at every line of the thread that it interrupts, also at the line of a ``with`` whose body is left and
+whose lock is not released yet: Python then does not release it any more. On the way of what users call, locks are
+therefore held for a whole method, from a line that has no other after it.
+"""
+
+import functools
+from typing import Any, Callable, TypeVar, cast
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class LockTimeoutError(Exception):
+    """The lock was not free within the time."""
+
+
+def holding(name: str) -> Callable[[_F], _F]:
+    """Decorate a method that runs with the lock, or the condition, in an attribute of this name."""
+
+    def decorate(method: _F) -> _F:
+        @functools.wraps(method)
+        def held(self: Any, *args: Any, **options: Any) -> Any:
+            with getattr(self, name): return method(self, *args, **options)  # noqa: E701 - see above
+
+        return cast(_F, held)
+
+    return decorate
+
+
+def hold(lock: Any, seconds: float, function: Callable[[], Any]) -> Any:
+    """Call a function with a lock held that is waited for at most so many seconds.
+
+    Raises:
+        LockTimeoutError: It was not free within them.
+    """
+    held: Any = False
+    try:
+        try:
+            held = lock.acquire(timeout=seconds)
+            if not held:
+                raise LockTimeoutError
+            return function()
+        finally:
+            held = held and lock.release()
+    finally:  # once more, if the interrupt came before the line above
+        held = held and lock.release()

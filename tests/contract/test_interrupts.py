@@ -1,0 +1,78 @@
+"""Ctrl-C at every line of what users call."""
+
+import sys
+
+import pytest
+
+from ensign_sync import EnsignError
+from tests.size import by_size
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt at the nth line of the package that this thread reaches."""
+
+    def __init__(self, at):
+        self.left = at
+        self.struck = False
+
+    def __call__(self, frame, event, arg):
+        if not frame.f_globals.get("__name__", "").startswith("ensign_sync."):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                self.struck = True
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, function):
+        """Call a function; returns what it raised, if anything."""
+        sys.settrace(self)
+        try:
+            function()
+        except BaseException as error:
+            return error
+        finally:
+            sys.settrace(None)
+
+
+CALLS = {
+    "publish": lambda client, futures: client.publish("weather", [b"a", b"b", b"c"]),
+    "submit": lambda client, futures: futures.append(client.submit("weather", b"a")),
+    "publish_from": lambda client, futures: client.publish_from("weather", iter([b"a", b"b"])),
+    "flush": lambda client, futures: client.flush(30),
+    "close": lambda client, futures: client.close(30),
+}
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_interrupted_at_every_line(node, call, transport):
+    """Wherever Ctrl-C strikes, afterwards every accepted event is settled, and the client works or closes."""
+    step = by_size(7, 31, 3, 1)
+    at, struck = 1, 0
+    while True:
+        futures = []
+        client = node.client()
+        try:
+            client.publish("weather", b"first")
+            futures += [client.submit("weather", b"s%d" % n) for n in range(3)]
+            interrupter = Interrupter(at)
+            error = interrupter.run(lambda c=client, f=futures: CALLS[call](c, f))
+            if not interrupter.struck:
+                assert error is None
+                break
+            struck += 1
+            assert isinstance(error, (KeyboardInterrupt, EnsignError)), repr(error)
+            if call != "close":
+                client.publish("weather", b"after", timeout=30)
+                client.flush(30)
+                assert client.stats()["in_flight"] == 0
+            client.close(30)
+            for future in futures:
+                assert future.done()
+        finally:
+            client.close(30)
+        at += step
+    print(f"{transport}, {call}: interrupted at {struck} of {at} lines")
+    assert struck > 0
