@@ -41,6 +41,10 @@ WARM_UP = 500
 _REPLY = codec.encode_publisher_reply(frames.Ack(bytes(16), time.time_ns()))
 
 
+def _frame(frame: Any) -> bytes:
+    return codec.joined(codec.encode_publisher_frame(frame))
+
+
 def _number(n: int) -> bytes:
     return _MARK + n.to_bytes(8, "big")
 
@@ -48,17 +52,17 @@ def _number(n: int) -> bytes:
 def _payload(n: int, size: int) -> bytes:
     """Return an encoded event with so many bytes of data."""
     data = _number(n).ljust(size, b".")
-    return codec.encode_event(Event(data, "application/octet-stream"))
+    return bytes(codec.encode_event(Event(data, "application/octet-stream")))
 
 
 def publish(endpoint: str, token: str, topic: str, size: int, number: int, window: int, warm_up: int = WARM_UP) -> Task:
     """Publish events; without a topic, to the server that does nothing, which answers as many messages."""
     path = methods.PUBLISH.path if topic else ECHO
-    stream = Publisher(endpoint, path, token, codec.encode_publisher_frame(frames.OpenStream("bench", ())))
+    stream = Publisher(endpoint, path, token, _frame(frames.OpenStream("bench", ())))
     topic_id = codec.decode_publisher_reply(stream.ready).topics[topic] if topic else bytes(16)
     ids = [ULID.new().bytes for _ in range(number)]
     # All but the local id and the number is the same in every frame: three parts are joined for each, no more.
-    whole = codec.encode_publisher_frame(frames.Publication(topic_id, ids[0], _payload(0, size)))
+    whole = _frame(frames.Publication(topic_id, ids[0], _payload(0, size)))
     before, _, after = whole.partition(_number(0))
     after = after[: -len(ids[0])]
     prepared = (before + _number(n) + after + id for n, id in enumerate(ids))
@@ -97,7 +101,7 @@ def _own(data: bytes) -> Event:
 
 def work_raw(endpoint: str, token: str, size: int, number: int, window: int) -> Task:
     """Publish on the completion queue, driven by one thread."""
-    stream = Publisher(endpoint, methods.PUBLISH.path, token, codec.encode_publisher_frame(frames.OpenStream("bench")))
+    stream = Publisher(endpoint, methods.PUBLISH.path, token, _frame(frames.OpenStream("bench")))
     topic_id, data = codec.decode_publisher_reply(stream.ready).topics["bench"], bytes(size)
     waiting: Dict[bytes, int] = {}
 
@@ -120,7 +124,7 @@ def work_raw(endpoint: str, token: str, size: int, number: int, window: int) -> 
 
 def work_raw_singly(endpoint: str, token: str, size: int, number: int, window: int) -> Task:
     """The same, one event at a time; answers with the microseconds that each took."""
-    stream = Publisher(endpoint, methods.PUBLISH.path, token, codec.encode_publisher_frame(frames.OpenStream("bench")))
+    stream = Publisher(endpoint, methods.PUBLISH.path, token, _frame(frames.OpenStream("bench")))
     topic_id, data = codec.decode_publisher_reply(stream.ready).topics["bench"], bytes(size)
 
     def one(n: int) -> None:
@@ -137,7 +141,7 @@ def work_stub(endpoint: str, token: str, size: int, number: int, window: int) ->
     channel, outbox = open_channel(endpoint), queue.SimpleQueue()  # type: Any, Any
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     call = channel.stream_stream(methods.PUBLISH.path)(iter(outbox.get, None), metadata=metadata)
-    outbox.put(codec.encode_publisher_frame(frames.OpenStream("bench")))
+    outbox.put(_frame(frames.OpenStream("bench")))
     topic_id, data = codec.decode_publisher_reply(next(call)).topics["bench"], bytes(size)
     waiting: Dict[bytes, int] = {}
     room = threading.Semaphore(window)
@@ -306,7 +310,7 @@ def fill(path: str, sizes: Dict[str, int]) -> Task:
 def _batches(topic: StoredTopic, size: int, number: int, batch: int) -> Iterator[List[StoredEvent]]:
     """Yield events as a broker hands them to its log."""
     publisher = codec.encode_publisher("bench", "127.0.0.1", "bench", "bench")
-    request = codec.encode_publisher_frame(frames.Publication(topic.id, bytes(16), _payload(0, size)))
+    request = _frame(frames.Publication(topic.id, bytes(16), _payload(0, size)))
     now = time.time_ns()
     wrapper = codec.decode_publisher_request(request).stored(_id(now, 0), publisher)
     for first in range(0, number, batch):

@@ -13,7 +13,6 @@ from .cursor import Asked, Cursor, checked_query, open_cursor
 from .exceptions import (
     ConcurrencyError,
     EnsignClientClosingError,
-    EnsignError,
     EnsignSettingsError,
     EnsignTimeoutError,
 )
@@ -23,7 +22,7 @@ from .handover.locking import holding
 from .handover.receipt import PublishFuture
 from .settings import Reconnect
 from .status import ServerStatus
-from .streams.batch import Batch, outcome_of_future, prepare, ready_stream
+from .streams.batch import Batch, hand_over, outcome_of_future, prepare
 from .streams.connection import Connection, Options
 from .streams.driver import Outage
 from .streams.publishing import Window, request_limit
@@ -186,21 +185,12 @@ class Ensign(Catalog):
         Callbacks of the future run on a thread of their own.
         """
         self._check_topic(topic)
-        connection, patience = self._connected(), self._patience(timeout)
+        if timeout is not None:
+            self._patience(timeout)  # which checks it
+        connection = self._connected()
         item, payload = prepare(event, connection.publisher())
         future = PublishFuture(connection.callbacks.post, outcome_of_future, item)
-        stream = connection.publisher()
-        if not stream.knows(topic):
-            stream = ready_stream(connection, topic, patience)
-        if not connection.callbacks.wait_for_room(patience.remaining):
-            raise stream.timeout_error("too many callbacks of earlier events wait to be run", patience)
-        try:
-            stream.put(topic, [payload], future, patience)
-        except BaseException as error:
-            stream.give_up(future)
-            if not isinstance(error, EnsignError):
-                stream.start_over()
-            raise
+        hand_over(connection, topic, payload, future, lambda: self._patience(timeout))
         item._handle = future
         return future
 

@@ -41,11 +41,14 @@ class CallbackThread:
         self._changed.notify_all()
         return self._thread is not None or self._started()
 
+    @property
+    def has_room(self) -> bool:
+        """Tell whether another callable may be posted without waiting."""
+        return len(self._waiting) < MOST_WAITING
+
     def wait_for_room(self, remaining: Callable[[], Optional[float]]) -> bool:
         """Block while too many callables wait; False when no time remains. A callback never waits for itself."""
-        if len(self._waiting) < MOST_WAITING:
-            return True
-        return self._wait_for_room(remaining)
+        return self.has_room or self._wait_for_room(remaining)
 
     @holding("_changed")
     def _wait_for_room(self, remaining: Callable[[], Optional[float]]) -> bool:

@@ -4,7 +4,7 @@ The acks and nacks of a publish stream are the public values ``Ack`` and ``Nack`
 they came.
 """
 
-from typing import Mapping, NamedTuple, Optional, Tuple
+from typing import Mapping, NamedTuple, Optional, Tuple, Union
 
 from ..ack import Ack
 from ..nack import Nack
@@ -16,11 +16,33 @@ __all__ = [
     "HalfClose",
     "Nack",
     "OpenStream",
+    "Payload",
+    "Pieces",
     "Publication",
     "Ready",
     "Subscription",
     "Unknown",
 ]
+
+
+class Pieces:
+    """Bytes that were not put together yet: a large payload is copied once, when its request is sent."""
+
+    __slots__ = ("pieces", "_size")
+
+    def __init__(self, pieces: Tuple[bytes, ...]) -> None:
+        self.pieces = pieces
+        self._size = sum(map(len, pieces))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+#: An encoded event.
+Payload = Union[bytes, Pieces]
 
 
 class OpenStream(NamedTuple):
@@ -35,7 +57,7 @@ class Publication(NamedTuple):
 
     topic_id: bytes
     local_id: bytes
-    payload: bytes
+    payload: Payload
 
 
 class Subscription(NamedTuple):

@@ -10,6 +10,7 @@ from ..exceptions import EnsignError, EnsignRPCError, NackError, PublishError, P
 from ..handover.clock import Patience
 from ..handover.receipt import Collector
 from ..nack import Nack
+from ..protocol.frames import Payload
 from ..protocol.publish_stream import Abandoned
 from ..wire.codec import encode_event
 from .connection import Connection
@@ -24,7 +25,7 @@ Callback = Optional[Callable[[Any], Any]]
 Failure = Tuple[int, Any, Exception]
 
 
-def prepare(obj: Any, stream: PublishStream) -> Tuple[Event, bytes]:
+def prepare(obj: Any, stream: PublishStream) -> Tuple[Event, Payload]:
     """Make an event of any object and encode it; returns both.
 
     Raises:
@@ -33,7 +34,8 @@ def prepare(obj: Any, stream: PublishStream) -> Tuple[Event, bytes]:
     """
     event = obj if type(obj) is Event else from_object(obj)
     payload = encode_event(event)
-    stream.check_size(payload)
+    if len(payload) > stream.surely_small:
+        stream.check_size(payload)
     return event, payload
 
 
@@ -58,10 +60,37 @@ def ready_stream(connection: Connection, topic: str, patience: Patience) -> Publ
     raise AssertionError("unreachable: the loop returns or raises")
 
 
+def hand_over(
+    connection: Connection, topic: str, payload: Payload, owner: Any, patience: Callable[[], Patience]
+) -> None:
+    """Register one payload; blocks, with a patience made for it, only where there is no connection or no room.
+
+    Raises:
+        UnknownTopicError, PublishTimeoutError, AuthenticationError, EnsignError: It was not accepted.
+    """
+    stream = connection.publisher()
+    try:
+        if connection.callbacks.has_room and stream.offer(topic, payload, owner):
+            return
+        patient = patience()
+        if not stream.knows(topic):
+            stream = ready_stream(connection, topic, patient)
+        if not connection.callbacks.wait_for_room(patient.remaining):
+            raise stream.timeout_error("too many callbacks of earlier events wait to be run", patient)
+        stream.put(topic, [payload], owner, patient)
+    except BaseException as error:
+        stream.give_up(owner)
+        if not isinstance(error, EnsignError):
+            stream.start_over()
+        raise
+
+
 def settle_event(event: Event, outcome: Any) -> None:
     """Note on an event what became of it."""
-    if isinstance(outcome, Ack):
-        event.id, event._committed, event.error, event._state = outcome.id, outcome._committed, None, _ACKED
+    if type(outcome) is Ack:
+        event.id, event._committed, event._state = outcome.id, outcome._committed, _ACKED
+        if event.error is not None:
+            event.error = None
     else:
         event.error = outcome
         if isinstance(outcome, Nack):
@@ -71,6 +100,8 @@ def settle_event(event: Event, outcome: Any) -> None:
 def outcome_of_future(event: Event, outcome: Any) -> Any:
     """Return what a future makes of its event's outcome: an Ack, or the exception to raise."""
     settle_event(event, outcome)
+    if type(outcome) is Ack:
+        return outcome
     return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
 
 
@@ -106,10 +137,13 @@ class Batch:
             TypeError, ValueError, EventTooLargeError: One cannot be sent, so nothing was.
         """
         stream = self._connection.publisher()
-        prepared = [prepare(obj, stream) for obj in objects]
-        payloads = [payload for _, payload in prepared]
-        self.acks = [None] * len(prepared)
-        for index, (event, _) in enumerate(prepared):
+        events, payloads = [], []
+        for obj in objects:
+            event, payload = prepare(obj, stream)
+            events.append(event)
+            payloads.append(payload)
+        self.acks = [None] * len(events)
+        for index, event in enumerate(events):
             self._accept(index, event)
         with self._settling():
             stream = self._ready()
@@ -160,7 +194,8 @@ class Batch:
         return self._stream
 
     def _accept(self, index: int, event: Event) -> None:
-        event.error = None
+        if event.error is not None:
+            event.error = None
         event._state = _PUBLISHED
         self._open[index] = event
 
@@ -219,12 +254,12 @@ class Batch:
 
     def _take(self) -> None:
         """Take the outcomes that are there, and tell the callbacks."""
-        outcomes, acks, on_ack = self._collector.outcomes, self.acks, self._on_ack
+        outcomes, acks, on_ack, forget = self._collector.outcomes, self.acks, self._on_ack, self._open.pop
         while outcomes:
             index, outcome = outcomes.popleft()
-            event = self._open.pop(index)
+            event = forget(index)
             settle_event(event, outcome)
-            if isinstance(outcome, Ack):
+            if type(outcome) is Ack:
                 self.acknowledged += 1
                 if acks:
                     acks[index] = outcome

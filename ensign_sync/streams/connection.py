@@ -199,7 +199,7 @@ class Connection:
     def _remember(self, publisher: PublishStream) -> None:
         _add(self._past_counts, publisher)
 
-    def _line(self, method: Method, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Line:
+    def _line(self, method: Method, encode: Callable[[Any], codec.Message], decode: Callable[[bytes], Any]) -> Line:
         def open_it() -> Any:
             metadata, token = self.unary.metadata()
             call = open_call(self.channel(), method, metadata, self.settings)

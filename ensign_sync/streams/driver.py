@@ -16,6 +16,7 @@ from ..protocol.machine import State, stream_ended
 from ..protocol.retry import History
 from ..settings import Reconnect
 from ..transport.call import Call
+from ..wire.codec import Message
 
 logger = logging.getLogger("ensign_sync")
 
@@ -37,7 +38,7 @@ class Line(NamedTuple):
     """
 
     open: Callable[[], Any]
-    encode: Callable[[Any], bytes]
+    encode: Callable[[Any], Message]
     decode: Callable[[bytes], Any]
     pause: Callable[[float, threading.Event], None]
 
@@ -90,6 +91,7 @@ class StreamDriver:
         self.last_error: Optional[Exception] = None
         self.reconnects = 0
         self._line = line
+        self._encode, self._decode = line.encode, line.decode
         self._handle = handle
         self._policy = policy
         self._hooks = hooks
@@ -105,14 +107,14 @@ class StreamDriver:
 
     # for any thread
 
-    def change(self, alter: Callable[[Any], _T]) -> _T:
-        """Alter the machine, which ``alter`` is called with, under the mutex; what it emits goes out at once.
+    def change(self, alter: Callable[..., _T], *args: Any) -> _T:
+        """Alter the machine by ``alter(machine, *args)`` under the mutex; what it emits goes out at once.
 
         If that is interrupted half way, the stream starts over with all that is pending, and reports anew what was
         to be told.
         """
         try:
-            result, events = self._changed_by(alter)
+            with self.mutex: result, events = self._changed_by(alter, args)  # noqa: E701 - see handover/locking.py
             if events:
                 self._handle(events)
             return result
@@ -122,13 +124,15 @@ class StreamDriver:
             self.reconnect()
             raise
 
-    @holding("mutex")
-    def _changed_by(self, alter: Callable[[Any], _T]) -> Tuple[_T, List[Any]]:
+    def _changed_by(self, alter: Callable[..., _T], args: Tuple[Any, ...]) -> Tuple[_T, List[Any]]:
+        machine = self.machine
         try:
-            result = alter(self.machine)
+            result = alter(machine, *args)
         finally:
-            self._flush()
-        events: List[Any] = self.machine.events()
+            frames = machine.frames_to_send()
+            if frames:
+                self._send(frames)
+        events: List[Any] = machine.events()
         if self._conditions:
             self._wake_waiters()
         return result, events
@@ -284,13 +288,15 @@ class StreamDriver:
                 return
             self._call = call
             self.machine.connected()
-            self._flush()
+            self._send(self.machine.frames_to_send())
 
     def _receive(self, data: bytes) -> None:
-        frame, machine = self._line.decode(data), self.machine
+        frame, machine = self._decode(data), self.machine
         with self.mutex:
             machine.receive(frame)
-            self._flush()
+            frames = machine.frames_to_send()
+            if frames:
+                self._send(frames)
             events: List[Any] = machine.events()
             if self._conditions:
                 self._wake_waiters()
@@ -322,17 +328,17 @@ class StreamDriver:
                 self.changed.notify_all()
                 return
 
-    def _flush(self) -> None:
+    def _send(self, frames: List[Any]) -> None:
         """Hand what the machine wants to say to the call. Needs the mutex."""
-        frames = self.machine.frames_to_send()
-        if not frames or self._call is None:
+        call = self._call
+        if call is None:
             return
-        half_close = type(frames[-1]) is HalfClose
-        messages = list(map(self._line.encode, frames[:-1] if half_close else frames))
-        if messages:
-            self._call.write(messages)
-        if half_close:
-            self._call.half_close()
+        if type(frames[-1]) is not HalfClose:
+            call.write(list(map(self._encode, frames)))
+            return
+        if len(frames) > 1:
+            call.write(list(map(self._encode, frames[:-1])))
+        call.half_close()
 
     def _outage(self, error: Optional[BaseException], attempts: int, seconds: float) -> Outage:
         return Outage(self.machine.role, sorted(self.machine.topics), error, attempts, seconds)

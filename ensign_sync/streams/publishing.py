@@ -21,6 +21,7 @@ from ..handover.locking import holding
 from ..handover.spawn import gather, spawn
 from ..ids import ULID
 from ..nack import Nack
+from ..protocol.frames import Payload
 from ..protocol.machine import State
 from ..protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
 from ..settings import Reconnect
@@ -58,7 +59,12 @@ def request_limit(channel_options: Sequence[Tuple[str, Any]]) -> int:
 
 
 class PublishStream(Stream):
-    """One publisher over any number of connections. Any thread may call any method."""
+    """One publisher over any number of connections. Any thread may call any method.
+
+    Attributes:
+        surely_small: A payload of so many bytes need not be checked.
+        counts: published, acked, nacked, failed.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class PublishStream(Stream):
         surely_taken = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
         self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
         self._window = window
+        self.surely_small = window.request - codec.WRAPPING
         self._topic_exists = topic_exists
         super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
         self._changed = self._driver.changed
@@ -85,12 +92,11 @@ class PublishStream(Stream):
 
     # what a user's thread calls
 
-    def check_size(self, payload: bytes) -> None:
+    def check_size(self, payload: Payload) -> None:
         """Raise EventTooLargeError if no request may carry the event: sent, it would end the stream for all."""
-        if len(payload) + codec.WRAPPING > self._window.request:
-            size = codec.request_size(payload)
-            if size > self._window.request:
-                raise EventTooLargeError(size, self._window.request)
+        size = codec.request_size(payload)
+        if size > self._window.request:
+            raise EventTooLargeError(size, self._window.request)
 
     def knows(self, topic: str) -> bool:
         """Tell whether the stream has, or had last, a connection that knows the topic."""
@@ -115,7 +121,7 @@ class PublishStream(Stream):
         self._wait(lambda: machine.knows(topic), patience)
 
     def put(
-        self, topic: str, payloads: List[bytes], owner: Any, patience: Patience, start: int = 0, first_index: int = 0
+        self, topic: str, payloads: List[Payload], owner: Any, patience: Patience, start: int = 0, first_index: int = 0
     ) -> int:
         """Register payloads from ``start`` on while there is room, at least one; blocks while there is none.
 
@@ -125,27 +131,49 @@ class PublishStream(Stream):
             PublishTimeoutError: The patience ended before there was room.
         """
         while True:
-            taken = self._driver.change(lambda _: self._register(topic, payloads, owner, start, first_index))
+            taken: int = self._driver.change(self._register, topic, payloads, owner, start, first_index)
             if taken:
                 return taken
-            self._wait(self._has_much_room, patience)
+            self._wait_until(self._over_or_much_room, patience)
 
-    def _register(self, topic: str, payloads: List[bytes], owner: Any, start: int, first_index: int) -> int:
+    def offer(self, topic: str, payload: Payload, owner: Any) -> bool:
+        """Register one payload as ``put`` does if that is possible at once; returns whether it was."""
+        return bool(self._driver.change(self._register_known, topic, payload, owner))
+
+    def _register(
+        self,
+        machine: PublishProtocol,
+        topic: str,
+        payloads: List[Payload],
+        owner: Any,
+        start: int,
+        first_index: int,
+    ) -> int:
         """Register payloads while there is room, and return how many. Needs the mutex."""
-        machine, at = self._machine, start
         if machine.closing or machine.over or not self._has_room():
             return 0
         self._driver.start()
-        end, most = min(len(payloads), start + self._window.events - machine.in_flight), self._window.bytes
+        at, end = start, min(len(payloads), start + self._window.events - machine.in_flight)
+        publish, most = machine.publish, self._window.bytes
         while at < end and (at == start or machine.in_flight_bytes < most):
-            machine.publish(topic, payloads[at], (owner, first_index + at))
+            publish(topic, payloads[at], (owner, first_index + at))
             at += 1
         self.counts["published"] += at - start
         return at - start
 
+    def _register_known(self, machine: PublishProtocol, topic: str, payload: Payload, owner: Any) -> bool:
+        """Register one payload of a topic that is known if there is room. Needs the mutex."""
+        if machine.closing or machine.over or not self._has_room():
+            return False
+        if topic not in machine.topics and not machine.knows(topic):
+            return False
+        machine.publish(topic, payload, (owner, 0))
+        self.counts["published"] += 1
+        return True
+
     def give_up(self, owner: Any) -> List[Tuple[int, Abandoned]]:
         """Abandon every unsettled event of an owner; returns (index, what became of it)."""
-        given_up = self._driver.change(lambda machine: self._abandon(machine, owner))
+        given_up: List[Tuple[int, Abandoned]] = self._driver.change(self._abandon, owner)
         if any(fate is Abandoned.IN_DOUBT for _, fate in given_up):
             # What is still on its way in this process would leave when the line moves again: it must not.
             self._driver.reconnect()
@@ -214,13 +242,19 @@ class PublishStream(Stream):
             machine.in_flight_bytes < self._window.bytes or not machine.in_flight
         )
 
-    def _has_much_room(self) -> bool:
-        return self._machine.in_flight <= self._low_water and self._has_room()
+    def _over_or_much_room(self) -> bool:
+        # The reader asks this after every ack while somebody waits for room.
+        machine = self._machine
+        return machine.over or machine.closing or (machine.in_flight <= self._low_water and self._has_room())
 
     def _wait(self, ready: Callable[[], bool], patience: Patience) -> None:
         """Block until ``ready()``. Raises what ended the stream, or PublishTimeoutError."""
         machine = self._machine
-        in_time = self._driver.started_wait(lambda: machine.over or machine.closing or ready(), patience.remaining)
+        self._wait_until(lambda: machine.over or machine.closing or ready(), patience)
+
+    def _wait_until(self, over_or_ready: Callable[[], bool], patience: Patience) -> None:
+        machine = self._machine
+        in_time = self._driver.started_wait(over_or_ready, patience.remaining)
         if machine.closing:
             raise EnsignClientClosingError("the client is closed: make a new one to publish")
         if machine.over and machine.failure is not None:
@@ -237,7 +271,10 @@ class PublishStream(Stream):
             if kind is Settled:
                 (owner, index), outcome = event
                 self.counts[_COUNTED.get(type(outcome), "failed")] += 1
-                _settle(owner, index, outcome)
+                try:
+                    owner.settle(index, outcome)
+                except Exception:  # an owner that cannot take it harms no other
+                    logger.exception("the outcome of an event could not be told")
             elif kind is TopicsStale:
                 # Asking the server takes a while, and the reader must go on reading the acks that are due.
                 self._resolvers = [thread for thread in self._resolvers if thread.is_alive()]
@@ -262,12 +299,12 @@ class PublishStream(Stream):
 
     def _refuse(self, names: Iterable[str]) -> None:
         for name in names:
-            self._driver.change(functools.partial(_refuse, name=name))
+            self._driver.change(_refuse, name)
 
     def _reopen(self, topic: str) -> None:
         """Make a new connection, which knows the topics of now, after the answers that the present one owes."""
         machine = self._machine
-        self._driver.change(functools.partial(_drain, topic=topic))  # when nothing is owed any more, Drained reconnects
+        self._driver.change(_drain, topic)  # when nothing is owed any more, Drained reconnects
         deadline = Deadline(DRAIN_SECONDS, self._clock)
         if not self._driver.wait(lambda: machine.state is not State.DRAINING, deadline.remaining):
             self._driver.reconnect()

@@ -7,6 +7,7 @@ import threading
 from typing import Generator, List, Sequence, Tuple
 
 from ..handover.clock import Deadline
+from ..wire.codec import Message
 
 Metadata = Sequence[Tuple[str, str]]
 
@@ -14,7 +15,7 @@ Metadata = Sequence[Tuple[str, str]]
 class Call:
     """An open bidirectional call. Every method but ``messages`` may be called from any thread."""
 
-    def write(self, messages: List[bytes]) -> None:
+    def write(self, messages: List[Message]) -> None:
         """Send messages in order; never blocks, never raises, and after the end of the call does nothing."""
         raise NotImplementedError
 

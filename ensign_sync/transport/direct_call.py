@@ -17,6 +17,7 @@ from ..exceptions import EnsignError
 from ..handover.clock import Deadline
 from ..handover.locking import holding
 from ..settings import Settings
+from ..wire.codec import Message, joined
 from ..wire.methods import Method
 from .call import Call, Metadata
 from .channel import to_exception
@@ -109,7 +110,7 @@ class DirectCall(Call):
         self._name = method.name
         self._settings = settings
         self._surprised = surprised
-        self._outbox: Deque[bytes] = deque()
+        self._outbox: Deque[Message] = deque()
         # Guards the start of an operation that sends, and _over. A writer that finds one under way does not take it:
         # whoever takes its completion looks into the outbox after having said that none is under way any more.
         self._lock = threading.Lock()
@@ -125,7 +126,7 @@ class DirectCall(Call):
 
     # any thread
 
-    def write(self, messages: List[bytes]) -> None:
+    def write(self, messages: List[Message]) -> None:
         self._outbox.extend(messages)
         if not self._sending:
             self._send_next()
@@ -155,7 +156,7 @@ class DirectCall(Call):
         try:
             if outbox:
                 self._sending = True
-                message = outbox.popleft()
+                message = joined(outbox.popleft())
                 operation = _cygrpc.SendMessageOperation(message, _MORE_FOLLOWS if outbox else _NO_FLAGS)
             elif self._half_close:
                 self._sending, self._half_close, tag = True, False, _HALF_CLOSED

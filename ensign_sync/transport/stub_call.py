@@ -9,6 +9,7 @@ import grpc
 from ..handover.clock import Deadline
 from ..handover.spawn import gather
 from ..settings import Settings
+from ..wire.codec import Message, joined
 from ..wire.methods import Method
 from .call import Call, Metadata
 from .channel import to_exception
@@ -26,7 +27,7 @@ class _Outbox:
         self._queue: Any = queue.SimpleQueue()
         self.puller: Optional[threading.Thread] = None
 
-    def put(self, message: bytes) -> None:
+    def put(self, message: Message) -> None:
         self._queue.put(message)
 
     def end(self) -> None:
@@ -41,7 +42,7 @@ class _Outbox:
         message = self._queue.get()
         if message is self._END:
             raise StopIteration
-        return bytes(message)
+        return joined(message)
 
 
 class StubCall(Call):
@@ -57,7 +58,7 @@ class StubCall(Call):
         # gRPC runs this on the thread that serves the channel, which is how we learn of that thread.
         self._call.add_done_callback(lambda _: self._threads.append(threading.current_thread()))
 
-    def write(self, messages: List[bytes]) -> None:
+    def write(self, messages: List[Message]) -> None:
         for message in messages:
             self._outbox.put(message)
 

@@ -1,7 +1,9 @@
 """Outcomes and whoever waits for them."""
 
 import concurrent.futures
+import os
 import threading
+import weakref
 
 import pytest
 
@@ -220,3 +222,42 @@ def test_future_with_the_standard_library():
     settler = run(lambda: [made.settle(0, "x") for made in (futures[0], futures[2])])
     assert set(concurrent.futures.as_completed(futures, timeout=LONG)) == set(futures)
     join(settler)
+
+
+def test_future_that_is_settled_while_somebody_begins_to_wait():
+    """Whoever comes first, the waiting thread is woken and each callback is posted once."""
+    for _ in range(300):
+        made, calls = future(), []
+        start = threading.Barrier(3)
+        threads = [
+            run(lambda f=made, b=start: (b.wait(), f.settle(0, "ack"))),
+            run(lambda f=made, b=start: (b.wait(), f.result(LONG))),
+            run(lambda f=made, b=start, c=calls: (b.wait(), f.add_done_callback(c.append))),
+        ]
+        join(*threads)
+        assert made.result(0) == "ack"
+        assert calls == [made]
+
+
+def test_future_of_a_child_process():
+    """A fork at the moment at which a future is settled does not stop those of the child."""
+    PublishFuture._settling.acquire()
+    try:
+        child = os.fork()
+        if child == 0:
+            made = future()
+            made.settle(0, "ack")
+            os._exit(0 if made.result(0) == "ack" else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        PublishFuture._settling.release()
+
+
+def test_future_lets_go_of_its_event():
+    """A settled future does not keep what it was about, which would keep it."""
+    subject = threading.Event()  # anything that can be referred to weakly
+    made = PublishFuture(inline, lambda _, outcome: outcome, subject)
+    seen = weakref.ref(subject)
+    del subject
+    made.settle(0, "ack")
+    assert seen() is None

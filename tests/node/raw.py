@@ -155,7 +155,7 @@ def opening(*topics):
 
 def event(topic_id, local_id=b"1" * 16, payload=b"\x12\x07payload"):
     """Return an event of a publisher."""
-    return codec.encode_publisher_frame(frames.Publication(topic_id, local_id, payload))
+    return codec.joined(codec.encode_publisher_frame(frames.Publication(topic_id, local_id, payload)))
 
 
 def subscription(*topics, group=""):

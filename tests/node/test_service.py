@@ -72,7 +72,7 @@ class TestPublishStream:
         return codec.encode_publisher_frame(frames.OpenStream("me", topics))
 
     def event(self, topic_id, local_id=b"1" * 16, payload=b"payload"):
-        return codec.encode_publisher_frame(frames.Publication(topic_id, local_id, payload))
+        return codec.joined(codec.encode_publisher_frame(frames.Publication(topic_id, local_id, payload)))
 
     def topic_id(self, raw, name="weather"):
         topics = messages.topics_page_reply(raw(methods.LIST_TOPICS)).items

@@ -32,6 +32,20 @@ def test_a_publication_is_what_protobuf_writes(topic, local, payload):
 
 
 @QUICK
+@given(size=st.one_of(st.integers(1, 300), st.integers(8_000, 9_000), st.integers(60_000, 70_000)))
+def test_a_large_event_is_put_together_when_it_is_sent(size):
+    """Whether an event is kept whole or in pieces, its request is what protobuf writes, of the size that was told."""
+    event = Event(bytes(size), meta={"key": "value"})
+    payload = codec.encode_event(event)
+    proto = event_pb2.Event.FromString(bytes(payload))
+    assert (proto.data, dict(proto.metadata), len(payload)) == (event.data, event.meta, proto.ByteSize())
+    encoded = codec.joined(codec.encode_publisher_frame(frames.Publication(bytes(16), bytes(16), payload)))
+    request = ensign_pb2.PublisherRequest.FromString(encoded)
+    assert request.event.event == bytes(payload)
+    assert codec.request_size(payload) == request.ByteSize() == len(encoded)
+
+
+@QUICK
 @given(size=st.one_of(st.integers(0, 300), st.integers(16_300, 16_400), st.integers(2**21 - 100, 2**21 + 100)))
 def test_request_size_is_exact(size):
     """The size that is checked before sending is the size that is sent."""
@@ -79,7 +93,7 @@ def test_an_event_is_what_protobuf_writes(data, mimetype, name, version, meta, c
     event = Event(data, mimetype, name, ".".join(map(str, version)), meta)
     event._created = created
     for _ in range(2):  # the second time its kind is known
-        encoded = codec.encode_event(event)
+        encoded = bytes(codec.encode_event(event))
         proto = event_pb2.Event.FromString(encoded)
         kind = proto.type
         assert (proto.data, dict(proto.metadata), proto.mimetype, kind.name) == (data, meta, mimetype, name)
