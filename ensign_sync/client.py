@@ -10,6 +10,7 @@ from . import settings
 from .ack import Ack
 from .catalog import Catalog
 from .cursor import Asked, Cursor, checked_query, open_cursor
+from .events import Event
 from .exceptions import (
     ConcurrencyError,
     EnsignClientClosingError,
@@ -401,6 +402,8 @@ def _spread(events: Tuple[Any, ...]) -> Tuple[Iterable[Any], bool]:
     """Return the events of a call, and whether they are all there already."""
     if len(events) == 1:
         only = events[0]
+        if type(only) is Event:
+            return events, True
         if isinstance(only, (list, tuple)):
             events = tuple(only)
         elif isinstance(only, Iterator):

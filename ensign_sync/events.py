@@ -41,9 +41,10 @@ class Type:
 
     def __init__(self, name: str, version: Optional[str] = None) -> None:
         self.name = name
-        self.major_version = self.minor_version = self.patch_version = 0
         if version:
             self.parse_version(version)
+        else:
+            self.major_version = self.minor_version = self.patch_version = 0
 
     @classmethod
     def of(cls, name: str, major: int, minor: int, patch: int) -> "Type":
@@ -88,9 +89,7 @@ def _numbers(version: str) -> Tuple[int, int, int]:
     return major, minor, patch
 
 
-def _checked_meta(meta: Optional[Mapping[str, str]]) -> Dict[str, str]:
-    if meta is None:
-        return {}
+def _checked_meta(meta: Mapping[str, str]) -> Dict[str, str]:
     if type(meta) is not dict and not isinstance(meta, Mapping):
         raise TypeError(f"meta must map str to str, got {type(meta).__name__}")
     checked = dict(meta)
@@ -145,14 +144,15 @@ class Event:
             raise ValueError("no mimetype provided")
         if not isinstance(schema_name, str):
             raise TypeError(f"schema name must be str, got type {type(schema_name).__name__}")
-        if not schema_name.strip():
+        schema_name = schema_name.strip()
+        if not schema_name:
             raise ValueError("schema name cannot be empty")
         if not schema_version:
             raise ValueError("schema version cannot be empty: give one such as '1.0.0'")
         self.data = data
         self.mimetype: int = mimetypes.parse(mimetype)
-        self.type = Type(schema_name.strip(), schema_version)
-        self.meta: Dict[str, str] = _checked_meta(meta)
+        self.type = Type(schema_name, schema_version)
+        self.meta: Dict[str, str] = {} if meta is None else _checked_meta(meta)
         self._created = times.time_ns()
 
     def __getstate__(self) -> Dict[str, Any]:

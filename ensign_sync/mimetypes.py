@@ -131,6 +131,8 @@ def parse(mimetype: Union[str, int]) -> MIME:
     A text is matched as it stands, then by prefix and name, by its suffix (``application/vnd.x+xml`` is XML), and
     then with ``text`` and ``application`` swapped. ValueError names a value that matches nothing.
     """
+    if type(mimetype) is str:
+        return _parse_text(mimetype)
     if type(mimetype) is MIME:
         return mimetype
     if isinstance(mimetype, bool) or not isinstance(mimetype, (str, int)):

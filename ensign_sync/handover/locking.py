@@ -28,8 +28,8 @@ def holding(name: str) -> Callable[[_F], _F]:
     return decorate
 
 
-def hold(lock: Any, seconds: float, function: Callable[[], Any]) -> Any:
-    """Call a function with a lock held that is waited for at most so many seconds.
+def hold(lock: Any, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function(*args)`` with a lock held that is waited for at most so many seconds.
 
     Raises:
         LockTimeoutError: It was not free within them.
@@ -40,7 +40,7 @@ def hold(lock: Any, seconds: float, function: Callable[[], Any]) -> Any:
             held = lock.acquire(timeout=seconds)
             if not held:
                 raise LockTimeoutError
-            return function()
+            return function(*args)
         finally:
             held = held and lock.release()
     finally:  # once more, if the interrupt came before the line above

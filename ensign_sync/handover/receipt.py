@@ -22,10 +22,10 @@ class Collector:
 
     def __init__(self, clock: Optional[Clock] = None) -> None:
         self._clock = clock or Clock()
-        self._last = self._clock.now()  # when the last outcome came
+        self._last = float("-inf")  # when the last outcome came
         self.outcomes: Deque[Tuple[int, Any]] = deque()
         self._wanted: float = float("inf")
-        self._condition = threading.Condition(threading.Lock())
+        self._condition: Optional[threading.Condition] = None  # made when somebody has to wait
 
     def settle(self, index: int, outcome: Any) -> None:
         """Add an outcome, and wake the waiting thread if it was the last that it waits for."""
@@ -33,19 +33,30 @@ class Collector:
         self._last = self._clock.now()
         # The waiter states its wish before it looks, so one of the two sees the other; no lock on the way.
         if len(self.outcomes) >= self._wanted:
-            with self._condition:
-                self._condition.notify()
+            self._notify()
 
-    @holding("_condition")
     def wait(self, count: int, patience: Patience) -> bool:
         """Block until there are ``count`` outcomes; False when the patience ends. Each outcome is progress."""
+        if len(self.outcomes) >= count:
+            return True
+        if self._condition is None:
+            self._condition = threading.Condition(threading.Lock())
+        return self._wait(self._condition, count, patience)
+
+    @holding("_condition")
+    def _notify(self) -> None:
+        assert self._condition is not None  # or nothing would be wanted
+        self._condition.notify()
+
+    @holding("_condition")
+    def _wait(self, condition: threading.Condition, count: int, patience: Patience) -> bool:
         self._wanted = count
         try:
             while len(self.outcomes) < count:
                 patience.progress(self._last)
                 if patience.passed:
                     return False
-                self._condition.wait(patience.remaining())
+                condition.wait(patience.remaining())
         finally:
             self._wanted = float("inf")
         return True

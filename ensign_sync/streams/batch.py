@@ -1,8 +1,7 @@
 """A publish call: many events that one thread waits for, and the error that says what became of each."""
 
-import contextlib
 import logging
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from ..ack import Ack
 from ..events import Event, EventState, from_object
@@ -46,6 +45,9 @@ def ready_stream(connection: Connection, topic: str, patience: Patience) -> Publ
         UnknownTopicError: There is no such topic.
         PublishTimeoutError, AuthenticationError, EnsignError: There is no stream to be had.
     """
+    stream = connection.publisher()
+    if stream.knows(topic):
+        return stream
     for last_try in (False, True):
         stream = connection.publisher()
         try:
@@ -145,13 +147,21 @@ class Batch:
         self.acks = [None] * len(events)
         for index, event in enumerate(events):
             self._accept(index, event)
-        with self._settling():
-            stream = self._ready()
+        ending: Optional[EnsignError] = None
+        try:
+            if len(payloads) == 1:
+                self._stream = stream
+                self._registered += stream.put_alone(self._topic, payloads[0], self._collector, self._patience)
+            if self._registered < len(payloads):
+                stream = self._ready()
             while self._registered < len(payloads):
                 at = self._registered
                 self._registered += stream.put(self._topic, payloads, self._collector, self._patience, at)
                 self._take()
             self._wait_for_the_rest()
+        except BaseException as error:
+            ending = self._ended(error)
+        self._raise_failures(ending)
 
     def publish_each(self, objects: Iterable[Any], keep_acks: bool = False) -> None:
         """Publish as the items come, in bounded memory; stops at the first failure and waits for those before it.
@@ -160,7 +170,8 @@ class Batch:
             PublishError and its kind: At the first failure; its first entry has the index of the item.
         """
         iterator = iter(objects)
-        with self._settling():
+        ending: Optional[EnsignError] = None
+        try:
             while not self._failures:
                 try:
                     obj = next(iterator)
@@ -175,6 +186,9 @@ class Batch:
                 self._publish_one(obj)
                 self._take()
             self._wait_for_the_rest()
+        except BaseException as error:
+            ending = self._ended(error)
+        self._raise_failures(ending)
 
     # inside
 
@@ -200,7 +214,10 @@ class Batch:
         self._open[index] = event
 
     def _wait_for_the_rest(self) -> None:
-        if self._open and not self._collector.wait(len(self._open), self._patience):
+        self._take()
+        if not self._open:
+            return
+        if not self._collector.wait(len(self._open), self._patience):
             assert self._stream is not None
             raise self._stream.timeout_error("not every event was acknowledged", self._patience)
         self._take()
@@ -214,25 +231,19 @@ class Batch:
         if self._failures:
             logger.warning("%d events of an interrupted publish call were not acknowledged", len(self._failures))
 
-    @contextlib.contextmanager
-    def _settling(self) -> Iterator[None]:
-        """Leave no event of this call behind, whatever ends it, and raise the error that names them all."""
-        ending: Optional[EnsignError] = None
-        try:
-            yield
-        except EnsignError as error:
-            if not self._registered and not isinstance(error, PublishTimeoutError):
-                for event in self._open.values():
-                    event.error = error
-                raise
-            ending = error
-            self._give_up(error)
-        except BaseException:
+    def _ended(self, error: BaseException) -> EnsignError:
+        """Leave no event of this call behind, whatever ended it; returns what the error that names them begins with."""
+        if not isinstance(error, EnsignError):
             self._withdraw()
             if self._stream is not None:
                 self._stream.start_over()
-            raise
-        self._raise_failures(ending)
+            raise error
+        if not self._registered and not isinstance(error, PublishTimeoutError):
+            for event in self._open.values():
+                event.error = error
+            raise error
+        self._give_up(error)
+        return error
 
     def _withdraw(self) -> Dict[int, Abandoned]:
         return dict(self._stream.give_up(self._collector)) if self._stream is not None else {}

@@ -4,11 +4,12 @@ import contextlib
 import logging
 import random
 import threading
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from collections import deque
+from typing import Any, Callable, Deque, Iterator, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
-from ..handover.locking import holding
+from ..handover.locking import LockTimeoutError, hold, holding
 from ..handover.spawn import gather, spawn_kept
 from ..protocol import retry
 from ..protocol.frames import HalfClose
@@ -24,6 +25,9 @@ _T = TypeVar("_T")
 
 #: A connection that was open this long counts as progress, even if nothing was said on it.
 STABLE_SECONDS = 60.0
+
+#: So often a reader thread that has stepped aside looks whether anybody reads in its place.
+GLANCE = 0.1
 
 
 class Line(NamedTuple):
@@ -104,6 +108,15 @@ class StreamDriver:
         self._told_of_outage = False
         self._deliberate = False  # the connection is being given up by ourselves
         self._conditions: List[Callable[[], bool]] = []
+        # Who holds the wheel reads the call: the reader thread, or another while that has stepped aside.
+        self._wheel = threading.Lock()
+        self._messages: Optional[Iterator[bytes]] = None
+        self._asked = False  # somebody would have read for themselves
+        self._aside = False  # the reader thread has let go of the wheel
+        self._called_back = threading.Event()
+        self._reads = 0  # how often others have read
+        self._time_to_read: Optional[Callable[[], Optional[float]]] = None  # how long the one that does still may
+        self._left: Deque[Any] = deque()  # what others have read for the reader thread: frames, or the end of the call
 
     # for any thread
 
@@ -113,6 +126,13 @@ class StreamDriver:
         If that is interrupted half way, the stream starts over with all that is pending, and reports anew what was
         to be told.
         """
+        result = self.change_alone(alter, *args)
+        if self._aside:
+            self._called_back.set()
+        return result
+
+    def change_alone(self, alter: Callable[..., _T], *args: Any) -> _T:
+        """Do the same for who calls ``read_own`` next."""
         try:
             with self.mutex: result, events = self._changed_by(alter, args)  # noqa: E701 - see handover/locking.py
             if events:
@@ -123,6 +143,43 @@ class StreamDriver:
         except BaseException:
             self.reconnect()
             raise
+
+    def read_own(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
+        """Read a frame on the calling thread, if the reader thread has stepped aside; at most while time remains.
+
+        That spares who says one thing at a time two changes of threads for each. A frame that is not ``own`` is left
+        to the reader thread, which comes back for it as for everything else. Nothing is promised: who waits for the
+        frame has to look whether it came.
+        """
+        if not self._aside:
+            self._asked = True  # the reader thread steps aside after the answer, for the next time
+            return
+        try:
+            hold(self._wheel, 0.0, self._read, own, remaining)
+        except LockTimeoutError:
+            return  # another thread reads, and calls the reader thread back for what is left
+        finally:
+            if self.machine.unsettled or self._left:
+                self._called_back.set()
+
+    def _read(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
+        """Read a frame. Needs the wheel."""
+        if not self._aside or self._messages is None:
+            return
+        self._reads += 1
+        self._time_to_read = remaining
+        try:
+            frame = self._decode(next(self._messages))
+            if own(frame):
+                self._receive(frame)
+            else:
+                self._left.append(frame)
+        except StopIteration:
+            self._left.append(None)
+        except EnsignError as error:
+            self._left.append(error)
+        finally:
+            self._time_to_read = None
 
     def _changed_by(self, alter: Callable[..., _T], args: Tuple[Any, ...]) -> Tuple[_T, List[Any]]:
         machine = self.machine
@@ -175,6 +232,7 @@ class StreamDriver:
         """Give the present connection up and make a new one; that is no outage, and nobody is told of one."""
         self._give_up_deliberately()
         self._wake.set()
+        self._called_back.set()
 
     @holding("changed")
     def _give_up_deliberately(self) -> None:
@@ -186,6 +244,7 @@ class StreamDriver:
         """End the connection and the loop; does not wait for the thread."""
         self._stop()
         self._wake.set()
+        self._called_back.set()
 
     @holding("changed")
     def _stop(self) -> None:
@@ -252,14 +311,17 @@ class StreamDriver:
                 return stream_ended(), False
             call, token_refused = self._line.open()
             self._begin(call)
-            with contextlib.closing(call.messages()) as messages:
+            with self._wheel, contextlib.closing(call.messages()) as messages:
+                self._messages, self._asked = messages, False
                 for data in messages:
-                    self._receive(data)
+                    self._receive(self._decode(data))
                     # Ready alone is no progress: a server may accept and then drop every stream.
                     progressed = opened_at is not None
                     if opened_at is None and self.machine.state is not State.OPENING:
                         opened_at = self._clock.now()
                         self._came_back(lost_at, attempts)
+                    if self._asked:
+                        self._step_aside()
             return stream_ended(), progressed or self._was_stable(opened_at)
         except EnsignError as error:
             if retry.is_token_refused(error):
@@ -290,18 +352,55 @@ class StreamDriver:
             self.machine.connected()
             self._send(self.machine.frames_to_send())
 
-    def _receive(self, data: bytes) -> None:
-        frame, machine = self._decode(data), self.machine
-        with self.mutex:
-            machine.receive(frame)
-            frames = machine.frames_to_send()
-            if frames:
-                self._send(frames)
-            events: List[Any] = machine.events()
-            if self._conditions:
-                self._wake_waiters()
+    def _step_aside(self) -> None:
+        """Let other threads read while they do so; returns when this one is needed. Needs the wheel, and gives it back.
+
+        Raises:
+            EnsignError: The call ended with it while another thread read.
+        """
+        self._asked = False
+        self._called_back.clear()
+        self._aside = True
+        # Who hands something over looks at _aside afterwards, so one of the two sees the other.
+        if not self.machine.unsettled:
+            self._wheel.release()
+            reads = -1
+            while not self._called_back.is_set() and reads != self._reads:
+                reads = self._reads
+                self._called_back.wait(GLANCE)
+                self._end_a_read_that_is_late()
+            while not self._wheel.acquire(timeout=GLANCE):
+                self._end_a_read_that_is_late()
+        self._aside = False
+        while self._left:
+            left = self._left.popleft()
+            if isinstance(left, EnsignError):
+                raise left
+            if left is not None:
+                self._receive(left)
+
+    def _end_a_read_that_is_late(self) -> None:
+        # It cannot stop by itself while nothing arrives. Whoever reads is about to give up what it waits for, and that
+        # takes a new connection anyhow.
+        remaining = self._time_to_read
+        if remaining is not None and remaining() == 0.0:
+            self.reconnect()
+
+    def _receive(self, frame: Any) -> None:
+        with self.mutex: events = self._received(frame)  # noqa: E701 - see handover/locking.py
         if events:
             self._handle(events)
+
+    def _received(self, frame: Any) -> List[Any]:
+        machine = self.machine
+        machine.receive(frame)
+        frames = machine.frames_to_send()
+        if frames:
+            self._send(frames)
+        events: List[Any] = machine.events()
+        if self._conditions:
+            self._wake_waiters()
+        return events
 
     def _after_loss(self, error: Exception, pause: Optional[float]) -> bool:
         with self.changed:

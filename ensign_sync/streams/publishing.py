@@ -136,9 +136,20 @@ class PublishStream(Stream):
                 return taken
             self._wait_until(self._over_or_much_room, patience)
 
+    def put_alone(self, topic: str, payload: Payload, owner: Any, patience: Patience) -> bool:
+        """Register one payload of a topic that is known, and read until its answer is there if that can be done here.
+
+        Returns whether it was registered; it is not if there is no room. The answer has to be waited for nevertheless.
+        """
+        id: Optional[bytes] = self._driver.change_alone(self._register_known, topic, payload, owner)
+        if id is None:
+            return False
+        self._driver.read_own(lambda frame: type(frame) is Ack and frame.id == id, patience.remaining)
+        return True
+
     def offer(self, topic: str, payload: Payload, owner: Any) -> bool:
         """Register one payload as ``put`` does if that is possible at once; returns whether it was."""
-        return bool(self._driver.change(self._register_known, topic, payload, owner))
+        return self._driver.change(self._register_known, topic, payload, owner) is not None
 
     def _register(
         self,
@@ -161,15 +172,15 @@ class PublishStream(Stream):
         self.counts["published"] += at - start
         return at - start
 
-    def _register_known(self, machine: PublishProtocol, topic: str, payload: Payload, owner: Any) -> bool:
-        """Register one payload of a topic that is known if there is room. Needs the mutex."""
+    def _register_known(self, machine: PublishProtocol, topic: str, payload: Payload, owner: Any) -> Optional[bytes]:
+        """Register one payload of a topic that is known if there is room; returns its local id. Needs the mutex."""
         if machine.closing or machine.over or not self._has_room():
-            return False
+            return None
         if topic not in machine.topics and not machine.knows(topic):
-            return False
-        machine.publish(topic, payload, (owner, 0))
+            return None
+        id = machine.publish(topic, payload, (owner, 0))
         self.counts["published"] += 1
-        return True
+        return id
 
     def give_up(self, owner: Any) -> List[Tuple[int, Abandoned]]:
         """Abandon every unsettled event of an owner; returns (index, what became of it)."""

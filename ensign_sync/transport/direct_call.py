@@ -1,6 +1,7 @@
 """A call driven on grpcio's completion queue; every private name of grpcio that the client uses is in this file.
 
-The thread in ``messages`` is the only one that asks the queue what has happened. One message is being sent at a time;
+The thread in ``messages`` is the only one that asks the queue what has happened; it may be another each time. One
+message is being sent at a time;
 its completion starts the next one, and while more are waiting each carries the hint that another follows, so that gRPC
 writes many at once. That is what makes it several times as fast as the public stub, which needs some 24 system calls
 and 14 thread switches for each message.
@@ -143,6 +144,11 @@ class DirectCall(Call):
             self._surprised(f"a call could not be cancelled: {error!r}")
 
     @holding("_lock")
+    def _sent(self) -> None:
+        self._under_way = False
+        self._begin()
+
+    @holding("_lock")
     def _send_next(self) -> None:
         if not self._sending:
             self._begin()
@@ -192,6 +198,13 @@ class DirectCall(Call):
             failure = EnsignError(reason)
             failure.retriable = True
             raise failure from error
+        except (EnsignError, GeneratorExit):
+            raise
+        except BaseException:  # Ctrl-C, say, which the reader thread does not get, but others do
+            # It may have struck between the queue and here, so it is not known what is still to come: the memory of
+            # the call is given up.
+            self._opening, self._receiving, self._under_way, self._over = 0, False, False, True
+            raise
         finally:
             if self._status is None:
                 self.cancel()
@@ -209,9 +222,7 @@ class DirectCall(Call):
         event = self._call.next_event()
         tag = event.tag
         if tag is _SENT or tag is _HALF_CLOSED:
-            with self._lock:
-                self._under_way = False
-                self._begin()
+            self._sent()
         elif tag is _RECEIVED:
             self._receiving = False
             message: Optional[bytes] = event.batch_operations[0].message()
@@ -223,8 +234,7 @@ class DirectCall(Call):
             if tag is _ENDED:
                 end = event.batch_operations[0]
                 self._status = _Status(end.code(), _text(end.details()))
-                with self._lock:
-                    self._over = True
+                self._over = True
         return None
 
     def _receive(self) -> None:

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from ensign_sync import EnsignError
+from tests.contract.test_alone import step_aside
 from tests.size import by_size
 
 
@@ -39,6 +40,7 @@ class Interrupter:
 
 CALLS = {
     "publish": lambda client, futures: client.publish("weather", [b"a", b"b", b"c"]),
+    "publish one": lambda client, futures: client.publish("weather", b"a"),
     "submit": lambda client, futures: futures.append(client.submit("weather", b"a")),
     "publish_from": lambda client, futures: client.publish_from("weather", iter([b"a", b"b"])),
     "flush": lambda client, futures: client.flush(30),
@@ -56,7 +58,10 @@ def test_interrupted_at_every_line(node, call, transport):
         client = node.client()
         try:
             client.publish("weather", b"first")
-            futures += [client.submit("weather", b"s%d" % n) for n in range(3)]
+            if call == "publish one":
+                step_aside(client)
+            else:
+                futures += [client.submit("weather", b"s%d" % n) for n in range(3)]
             interrupter = Interrupter(at)
             error = interrupter.run(lambda c=client, f=futures: CALLS[call](c, f))
             if not interrupter.struck:
