@@ -20,7 +20,8 @@ class CallbackThread:
 
     def __init__(self) -> None:
         self._waiting: Deque[Tuple[Callable[..., Any], Tuple[Any, ...]]] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: Optional[threading.Thread] = None
         self._closed = False
 
@@ -33,7 +34,7 @@ class CallbackThread:
         if not self._posted(function, args):
             _call(function, args)
 
-    @holding("_changed")
+    @holding("_lock")
     def _posted(self, function: Callable[..., Any], args: Tuple[Any, ...]) -> bool:
         if self._closed:
             return False
@@ -50,7 +51,7 @@ class CallbackThread:
         """Block while too many callables wait; False when no time remains. A callback never waits for itself."""
         return self.has_room or self._wait_for_room(remaining)
 
-    @holding("_changed")
+    @holding("_lock")
     def _wait_for_room(self, remaining: Callable[[], Optional[float]]) -> bool:
         while len(self._waiting) >= MOST_WAITING and not self._closed and not self.is_current:
             seconds = remaining()
@@ -79,7 +80,7 @@ class CallbackThread:
         if thread is not None:
             gather([thread], deadline)
 
-    @holding("_changed")
+    @holding("_lock")
     def _refuse_more(self) -> Optional[threading.Thread]:
         self._closed = True
         self._changed.notify_all()

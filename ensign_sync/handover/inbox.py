@@ -26,9 +26,9 @@ class Inbox:
         self._bytes = 0
         self._closed = False
         self._cause: Optional[BaseException] = None
-        lock = threading.Lock()
-        self._filled = threading.Condition(lock)
-        self._emptied = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -56,7 +56,7 @@ class Inbox:
             self._filled.notify()
             return True
 
-    @holding("_filled")
+    @holding("_lock")
     def get(self, deadline: Optional[Deadline] = None) -> Any:
         """Take the oldest item, blocking while there is none.
 
@@ -77,12 +77,12 @@ class Inbox:
                 raise
         return self._take()
 
-    @holding("_filled")
+    @holding("_lock")
     def get_many(self, most: int) -> List[Any]:
         """Take up to ``most`` items that are there, without blocking."""
         return [self._take() for _ in range(min(most, len(self._items)))]
 
-    @holding("_filled")
+    @holding("_lock")
     def close(self, cause: Optional[BaseException] = None, drop: bool = True) -> None:
         """Take nothing more in and wake everybody; without ``drop`` what is there can still be taken."""
         if not self._closed:

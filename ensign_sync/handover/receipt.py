@@ -18,13 +18,14 @@ from .locking import holding
 class Collector:
     """Gathers the outcomes of many events for the one thread that waits for them."""
 
-    __slots__ = ("outcomes", "_wanted", "_condition", "_clock", "_last")
+    __slots__ = ("outcomes", "_wanted", "_lock", "_condition", "_clock", "_last")
 
     def __init__(self, clock: Optional[Clock] = None) -> None:
         self._clock = clock or Clock()
         self._last = float("-inf")  # when the last outcome came
         self.outcomes: Deque[Tuple[int, Any]] = deque()
         self._wanted: float = float("inf")
+        self._lock = threading.Lock()
         self._condition: Optional[threading.Condition] = None  # made when somebody has to wait
 
     def settle(self, index: int, outcome: Any) -> None:
@@ -40,15 +41,15 @@ class Collector:
         if len(self.outcomes) >= count:
             return True
         if self._condition is None:
-            self._condition = threading.Condition(threading.Lock())
+            self._condition = threading.Condition(self._lock)
         return self._wait(self._condition, count, patience)
 
-    @holding("_condition")
+    @holding("_lock")
     def _notify(self) -> None:
         assert self._condition is not None  # or nothing would be wanted
         self._condition.notify()
 
-    @holding("_condition")
+    @holding("_lock")
     def _wait(self, condition: threading.Condition, count: int, patience: Patience) -> bool:
         self._wanted = count
         try:

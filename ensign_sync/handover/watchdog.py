@@ -26,10 +26,11 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._watched: List[Watched] = []
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: Optional[threading.Thread] = None
 
-    @holding("_changed")
+    @holding("_lock")
     def add(self, watched: Watched) -> None:
         """Watch a wait. ``expire`` must be quick and harmless when called late; it runs once."""
         self._watched.append(watched)
@@ -37,7 +38,7 @@ class Watchdog:
             spawn_kept(self, "timer", self._run)
         self._changed.notify()
 
-    @holding("_changed")
+    @holding("_lock")
     def remove(self, watched: Watched) -> None:
         """Watch it no longer."""
         if watched in self._watched:
@@ -50,7 +51,7 @@ class Watchdog:
         if thread is not None:
             gather([thread], deadline)
 
-    @holding("_changed")
+    @holding("_lock")
     def _forget(self) -> Optional[threading.Thread]:
         self._watched.clear()
         self._changed.notify()

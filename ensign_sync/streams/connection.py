@@ -17,6 +17,7 @@ from ..settings import Reconnect, Settings
 from ..transport.auth import TokenSource
 from ..transport.channel import open_channel
 from ..transport.choice import open_call
+from ..transport.direct_call import letting_go
 from ..transport.unary import Unary
 from ..wire import codec, methods
 from ..wire.methods import Method
@@ -164,7 +165,8 @@ class Connection:
         streams: List[Any] = [*subscribers, *([publisher] if publisher is not None else [])]
         stubborn = [name for stream in streams for name in stream.join(ending)]
         if self._channel is not None:
-            self._channel.close()
+            with letting_go(self._channel):
+                self._channel.close()
             gather([thread for stream in streams for thread in stream.channel_threads()], ending)
         self.tokens.close()
         self.watchdog.close(ending)

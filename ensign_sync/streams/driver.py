@@ -9,7 +9,7 @@ from typing import Any, Callable, Deque, Iterator, List, Mapping, NamedTuple, Op
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
-from ..handover.locking import LockTimeoutError, hold, holding
+from ..handover.locking import LockTimeoutError, Signal, hold, holding
 from ..handover.spawn import gather, spawn_kept
 from ..protocol import retry
 from ..protocol.frames import HalfClose
@@ -44,7 +44,7 @@ class Line(NamedTuple):
     open: Callable[[], Any]
     encode: Callable[[Any], Message]
     decode: Callable[[bytes], Any]
-    pause: Callable[[float, threading.Event], None]
+    pause: Callable[[float, Signal], None]
 
 
 class Outage(NamedTuple):
@@ -103,7 +103,7 @@ class StreamDriver:
         self._call: Optional[Call] = None
         self._calls: List[Call] = []  # the latest, for their threads
         self._thread: Optional[threading.Thread] = None
-        self._wake = threading.Event()
+        self._wake = Signal()
         self._stopping = False
         self._told_of_outage = False
         self._deliberate = False  # the connection is being given up by ourselves
@@ -113,7 +113,7 @@ class StreamDriver:
         self._messages: Optional[Iterator[bytes]] = None
         self._asked = False  # somebody would have read for themselves
         self._aside = False  # the reader thread has let go of the wheel
-        self._called_back = threading.Event()
+        self._called_back = Signal()
         self._reads = 0  # how often others have read
         self._time_to_read: Optional[Callable[[], Optional[float]]] = None  # how long the one that does still may
         self._left: Deque[Any] = deque()  # what others have read for the reader thread: frames, or the end of the call
@@ -194,12 +194,12 @@ class StreamDriver:
             self._wake_waiters()
         return result, events
 
-    @holding("changed")
+    @holding("mutex")
     def wait(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
         """Take the mutex and do as ``wait_until``."""
         return self.wait_until(condition, remaining)
 
-    @holding("changed")
+    @holding("mutex")
     def started_wait(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
         """Start the stream if it is not, and do as ``wait``."""
         self.start()
@@ -234,7 +234,7 @@ class StreamDriver:
         self._wake.set()
         self._called_back.set()
 
-    @holding("changed")
+    @holding("mutex")
     def _give_up_deliberately(self) -> None:
         self._deliberate = self._call is not None
         if self._call is not None:
@@ -246,7 +246,7 @@ class StreamDriver:
         self._wake.set()
         self._called_back.set()
 
-    @holding("changed")
+    @holding("mutex")
     def _stop(self) -> None:
         # No call is opened after this, and the one that is open is ended.
         self._stopping = True
@@ -320,7 +320,7 @@ class StreamDriver:
                     if opened_at is None and self.machine.state is not State.OPENING:
                         opened_at = self._clock.now()
                         self._came_back(lost_at, attempts)
-                    if self._asked:
+                    if self._asked and call.threads_may_take_turns:
                         self._step_aside()
             return stream_ended(), progressed or self._was_stable(opened_at)
         except EnsignError as error:

@@ -83,7 +83,7 @@ class PublishStream(Stream):
         self.surely_small = window.request - codec.WRAPPING
         self._topic_exists = topic_exists
         super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
-        self._changed = self._driver.changed
+        self._mutex = self._driver.mutex
         self._left: List[Tuple[Any, Abandoned]] = []  # given up at the end, and not told yet
         self._resolvers: List[threading.Thread] = []
         # A publisher that had to wait is let go on when a quarter of the window is free, not at every ack.
@@ -194,7 +194,7 @@ class PublishStream(Stream):
         """Make a new connection and send on it what is pending, after an interrupt that may have lost something."""
         self._driver.reconnect()
 
-    @holding("_changed")
+    @holding("_mutex")
     def flush(self, patience: Patience) -> int:
         """Block until nothing waits for an answer; returns how many still do when the patience ends."""
         machine = self._machine

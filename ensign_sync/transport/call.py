@@ -13,7 +13,14 @@ Metadata = Sequence[Tuple[str, str]]
 
 
 class Call:
-    """An open bidirectional call. Every method but ``messages`` may be called from any thread."""
+    """An open bidirectional call. Every method but ``messages`` may be called from any thread.
+
+    Attributes:
+        threads_may_take_turns: Whether another thread may go on with ``messages`` after each message, also one that an
+            interrupt may strike.
+    """
+
+    threads_may_take_turns = False
 
     def write(self, messages: List[Message]) -> None:
         """Send messages in order; never blocks, never raises, and after the end of the call does nothing."""

@@ -7,16 +7,18 @@ writes many at once. That is what makes it several times as fast as the public s
 and 14 thread switches for each message.
 """
 
+import contextlib
+import gc
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Generator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, Optional, Tuple
 
 import grpc
 
 from ..exceptions import EnsignError
 from ..handover.clock import Deadline
-from ..handover.locking import holding
+from ..handover.locking import Signal, holding
 from ..settings import Settings
 from ..wire.codec import Message, joined
 from ..wire.methods import Method
@@ -74,7 +76,7 @@ class _Status(NamedTuple):
         return self.text
 
 
-def pause(channel: Any, seconds: float, woken: threading.Event) -> None:
+def pause(channel: Any, seconds: float, woken: Signal) -> None:
     """Wait so many seconds, at most until the event is set, and let the channel connect meanwhile.
 
     Calls that fail at once for want of a connection do not bring it about: grpcio 1.70 then never connects, however
@@ -91,8 +93,37 @@ def pause(channel: Any, seconds: float, woken: threading.Event) -> None:
         woken.wait(max(0.0, until - time.monotonic()))
 
 
+def let_go(holder: Any) -> None:
+    """Unlock what an interrupt of grpcio has left locked; ``holder`` is one of its channels, or what is behind one.
+
+    grpcio works with a Condition held whose exit is a function of Python's, and at the beginning of that an interrupt
+    strikes which came while it worked: then this thread keeps the lock, and nothing that uses the channel ever goes on.
+    """
+    holder = getattr(holder, "_channel", holder)
+    for state in gc.get_referents(holder):
+        for condition in gc.get_referents(state):
+            if isinstance(condition, threading.Condition):
+                with contextlib.suppress(RuntimeError):  # it is not locked, or by another thread
+                    while True:
+                        condition.release()
+
+
+@contextlib.contextmanager
+def letting_go(holder: Any) -> Iterator[None]:
+    """Do so if anything but an ordinary error ends the block."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        let_go(holder)
+        raise
+
+
 class DirectCall(Call):
     """See ``Call``."""
+
+    threads_may_take_turns = True
 
     def __init__(
         self,
@@ -139,7 +170,8 @@ class DirectCall(Call):
 
     def cancel(self) -> None:
         try:
-            self._call.cancel(_cygrpc.StatusCode.cancelled, "cancelled by the client")
+            with letting_go(self._call):
+                self._call.cancel(_cygrpc.StatusCode.cancelled, "cancelled by the client")
         except (AttributeError, TypeError, ValueError) as error:
             self._surprised(f"a call could not be cancelled: {error!r}")
 
@@ -178,6 +210,9 @@ class DirectCall(Call):
         except (AttributeError, TypeError) as error:
             started = False
             self._surprised(f"a message could not be sent: {error!r}")
+        except BaseException:
+            let_go(self._call)
+            raise
         if not started:
             self._sending, self._over = False, True
             self.cancel()
@@ -204,6 +239,7 @@ class DirectCall(Call):
             # It may have struck between the queue and here, so it is not known what is still to come: the memory of
             # the call is given up.
             self._opening, self._receiving, self._under_way, self._over = 0, False, False, True
+            let_go(self._call)
             raise
         finally:
             if self._status is None:

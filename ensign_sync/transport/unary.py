@@ -1,7 +1,6 @@
 """Single calls and queries: values in, values out (docs/protocol.rst, "Topics", "Info and status", "EnSQL")."""
 
 import random
-import threading
 from typing import Any, Callable, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar
 
 import grpc
@@ -9,6 +8,7 @@ import grpc
 from ..enum import TopicState
 from ..exceptions import EnsignClientClosingError, EnsignError, EnsignRPCError, EnsignTimeoutError
 from ..handover.clock import Clock, Deadline
+from ..handover.locking import Signal
 from ..ids import ULID
 from ..projects import Project
 from ..protocol import retry
@@ -54,7 +54,7 @@ class Unary:
         self._tokens = tokens
         self._settings = settings
         self._clock = clock or Clock()
-        self._pauses = threading.Event()
+        self._pauses = Signal()
         self._policy = Reconnect(initial=0.05, maximum=1.0)
         self._features: Optional[FrozenSet[str]] = None
 
@@ -67,7 +67,7 @@ class Unary:
         token = self._tokens.current(timeout)
         return ((("authorization", f"Bearer {token}"),) if token else ()), token
 
-    def pause(self, seconds: float, woken: threading.Event) -> None:
+    def pause(self, seconds: float, woken: Signal) -> None:
         """Wait before another try, until the event is set at most; the channel connects meanwhile."""
         try:
             direct_call.pause(self._channel(), seconds, woken)
@@ -205,9 +205,11 @@ class Unary:
         deadline = Deadline(timeout, self._clock)
         metadata, token = self.metadata(timeout)
         seconds = max(_SHORTEST, deadline.remaining() or 0.0)
+        channel = self._channel()
         try:
-            call = self._channel().unary_unary(method.path)
-            reply, answered = call.with_call(request, timeout=seconds, metadata=metadata)
+            with direct_call.letting_go(channel):
+                call = channel.unary_unary(method.path)
+                reply, answered = call.with_call(request, timeout=seconds, metadata=metadata)
             told = [str(value) for key, value in answered.initial_metadata() if key == methods.FEATURES]
             self._features = frozenset(name for text in told for name in text.split(","))
             return bytes(reply)
