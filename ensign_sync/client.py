@@ -190,8 +190,8 @@ class Ensign(Catalog):
             self._patience(timeout)  # which checks it
         connection = self._connected()
         item, payload = prepare(event, connection.publisher())
-        future = PublishFuture(connection.callbacks.post, outcome_of_future, item)
-        hand_over(connection, topic, payload, future, lambda: self._patience(timeout))
+        future = PublishFuture(connection.post, outcome_of_future, item)
+        hand_over(connection, topic, payload, future, self._patience, timeout)
         item._handle = future
         return future
 

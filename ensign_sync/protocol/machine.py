@@ -92,6 +92,15 @@ class Machine:
         events, self._events = self._events, []
         return events
 
+    def emptied(self) -> Tuple[List[Any], List[Any]]:
+        """Return what ``frames_to_send`` and ``events`` would, at once."""
+        frames, events = self._frames, self._events
+        if frames:
+            self._frames = []
+        if events:
+            self._events = []
+        return frames, events
+
     def _end(self, given: Input, state: State, error: Optional[Exception] = None) -> None:
         self._move(given, state)
         self.over = True

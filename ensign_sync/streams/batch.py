@@ -63,7 +63,12 @@ def ready_stream(connection: Connection, topic: str, patience: Patience) -> Publ
 
 
 def hand_over(
-    connection: Connection, topic: str, payload: Payload, owner: Any, patience: Callable[[], Patience]
+    connection: Connection,
+    topic: str,
+    payload: Payload,
+    owner: Any,
+    patience: Callable[[Optional[float]], Patience],
+    timeout: Optional[float],
 ) -> None:
     """Register one payload; blocks, with a patience made for it, only where there is no connection or no room.
 
@@ -74,7 +79,7 @@ def hand_over(
     try:
         if connection.callbacks.has_room and stream.offer(topic, payload, owner):
             return
-        patient = patience()
+        patient = patience(timeout)
         if not stream.knows(topic):
             stream = ready_stream(connection, topic, patient)
         if not connection.callbacks.wait_for_room(patient.remaining):
@@ -101,9 +106,10 @@ def settle_event(event: Event, outcome: Any) -> None:
 
 def outcome_of_future(event: Event, outcome: Any) -> Any:
     """Return what a future makes of its event's outcome: an Ack, or the exception to raise."""
-    settle_event(event, outcome)
-    if type(outcome) is Ack:
+    if type(outcome) is Ack and event.error is None:  # as settle_event does
+        event.id, event._committed, event._state = outcome.id, outcome._committed, _ACKED
         return outcome
+    settle_event(event, outcome)
     return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
 
 

@@ -63,6 +63,7 @@ class Connection:
         self._past_counts = {"published": 0, "acked": 0, "nacked": 0, "failed": 0, "resent": 0, "reconnects": 0}
         self.tokens = TokenSource(settings, clock=self._clock)
         self.callbacks = CallbackThread()
+        self.post = self.callbacks.post
         self.watchdog = Watchdog()
         self.unary = Unary(self.channel, self.tokens, settings, self._clock)
         self.hooks = Hooks(self._hook(options.on_disconnect), self._hook(options.on_reconnect))

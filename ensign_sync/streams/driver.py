@@ -189,7 +189,7 @@ class StreamDriver:
             frames = machine.frames_to_send()
             if frames:
                 self._send(frames)
-        events: List[Any] = machine.events()
+        events = machine.events()
         if self._conditions:
             self._wake_waiters()
         return result, events
@@ -394,13 +394,12 @@ class StreamDriver:
     def _received(self, frame: Any) -> List[Any]:
         machine = self.machine
         machine.receive(frame)
-        frames = machine.frames_to_send()
+        frames, events = machine.emptied()
         if frames:
             self._send(frames)
-        events: List[Any] = machine.events()
         if self._conditions:
             self._wake_waiters()
-        return events
+        return events  # type: ignore[no-any-return]
 
     def _after_loss(self, error: Exception, pause: Optional[float]) -> bool:
         with self.changed:

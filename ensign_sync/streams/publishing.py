@@ -79,7 +79,7 @@ class PublishStream(Stream):
         self._clock = clock or Clock()
         surely_taken = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
         self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
-        self._window = window
+        self._most_events, self._most_bytes, self._largest = window
         self.surely_small = window.request - codec.WRAPPING
         self._topic_exists = topic_exists
         super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
@@ -95,8 +95,8 @@ class PublishStream(Stream):
     def check_size(self, payload: Payload) -> None:
         """Raise EventTooLargeError if no request may carry the event: sent, it would end the stream for all."""
         size = codec.request_size(payload)
-        if size > self._window.request:
-            raise EventTooLargeError(size, self._window.request)
+        if size > self._largest:
+            raise EventTooLargeError(size, self._largest)
 
     def knows(self, topic: str) -> bool:
         """Tell whether the stream has, or had last, a connection that knows the topic."""
@@ -164,8 +164,8 @@ class PublishStream(Stream):
         if machine.closing or machine.over or not self._has_room():
             return 0
         self._driver.start()
-        at, end = start, min(len(payloads), start + self._window.events - machine.in_flight)
-        publish, most = machine.publish, self._window.bytes
+        at, end = start, min(len(payloads), start + self._most_events - machine.in_flight)
+        publish, most = machine.publish, self._most_bytes
         while at < end and (at == start or machine.in_flight_bytes < most):
             publish(topic, payloads[at], (owner, first_index + at))
             at += 1
@@ -249,14 +249,13 @@ class PublishStream(Stream):
 
     def _has_room(self) -> bool:
         machine = self._machine
-        return machine.in_flight < self._window.events and (
-            machine.in_flight_bytes < self._window.bytes or not machine.in_flight
-        )
+        in_flight = machine.in_flight
+        return in_flight < self._most_events and (machine.in_flight_bytes < self._most_bytes or not in_flight)
 
     def _over_or_much_room(self) -> bool:
         # The reader asks this after every ack while somebody waits for room.
         machine = self._machine
-        return machine.over or machine.closing or (machine.in_flight <= self._low_water and self._has_room())
+        return (machine.in_flight <= self._low_water and self._has_room()) or machine.over or machine.closing
 
     def _wait(self, ready: Callable[[], bool], patience: Patience) -> None:
         """Block until ``ready()``. Raises what ended the stream, or PublishTimeoutError."""

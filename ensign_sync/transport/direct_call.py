@@ -175,8 +175,8 @@ class DirectCall(Call):
         except (AttributeError, TypeError, ValueError) as error:
             self._surprised(f"a call could not be cancelled: {error!r}")
 
-    @holding("_lock")
     def _sent(self) -> None:
+        """Note that what was being sent is sent, and go on. Needs the lock."""
         self._under_way = False
         self._begin()
 
@@ -258,7 +258,7 @@ class DirectCall(Call):
         event = self._call.next_event()
         tag = event.tag
         if tag is _SENT or tag is _HALF_CLOSED:
-            self._sent()
+            with self._lock: self._sent()  # noqa: E701 - see handover/locking.py
         elif tag is _RECEIVED:
             self._receiving = False
             message: Optional[bytes] = event.batch_operations[0].message()
