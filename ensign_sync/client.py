@@ -185,13 +185,15 @@ class Ensign(Catalog):
         reconnects, until it is acknowledged or refused (NackError) or the client is closed (PublishTimeoutError).
         Callbacks of the future run on a thread of their own.
         """
-        self._check_topic(topic)
+        if type(topic) is not str or not topic:
+            self._check_topic(topic)
         if timeout is not None:
             self._patience(timeout)  # which checks it
         connection = self._connected()
-        item, payload = prepare(event, connection.publisher())
+        stream = connection.publisher()
+        item, payload = prepare(event, stream)
         future = PublishFuture(connection.post, outcome_of_future, item)
-        hand_over(connection, topic, payload, future, self._patience, timeout)
+        hand_over(connection, stream, topic, payload, future, self._patience, timeout)
         item._handle = future
         return future
 

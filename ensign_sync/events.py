@@ -4,11 +4,12 @@ import functools
 import json
 import pickle
 import re
+import time
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Dict, Mapping, Optional, Tuple, Union, cast
 
-from . import mimetypes, nack, times
+from . import mimetypes, nack
 from .ack import Ack
 from .exceptions import CouldNotAck, CouldNotNack, EnsignTimeoutError, NackError
 from .ids import RLID
@@ -32,6 +33,10 @@ class EventState(IntEnum):
     SUBSCRIBED = 3
     ACKED = 4
     NACKED = 5
+
+
+#: Looked up once, since Python takes long over a member of an enumeration.
+_INITIALIZED, _SUBSCRIBED = EventState.INITIALIZED, EventState.SUBSCRIBED
 
 
 class Type:
@@ -78,6 +83,28 @@ class Type:
         return f"{self.name} v{self.semver()}"
 
 
+#: A schema as events carry it that were not asked for theirs: the name, and the three numbers of the version.
+Kind = Tuple[str, Tuple[int, int, int]]
+
+
+def _kind_of(name: Any, version: Any) -> Kind:
+    if not isinstance(name, str):
+        raise TypeError(f"schema name must be str, got type {type(name).__name__}")
+    if version and not isinstance(version, str):
+        raise ValueError(f"unparseable semantic version: {version}")
+    return _checked_kind(str(name), version and str(version))
+
+
+@functools.lru_cache(maxsize=256)
+def _checked_kind(name: str, version: str) -> Kind:
+    name = name.strip()
+    if not name:
+        raise ValueError("schema name cannot be empty")
+    if not version:
+        raise ValueError("schema version cannot be empty: give one such as '1.0.0'")
+    return name, _numbers(version)
+
+
 @functools.lru_cache(maxsize=256)
 def _numbers(version: str) -> Tuple[int, int, int]:
     match = _SEMVER.match(version)
@@ -89,11 +116,17 @@ def _numbers(version: str) -> Tuple[int, int, int]:
     return major, minor, patch
 
 
+def _no_mimetype() -> int:
+    raise ValueError("no mimetype provided")
+
+
 def _checked_meta(meta: Mapping[str, str]) -> Dict[str, str]:
     if type(meta) is not dict and not isinstance(meta, Mapping):
         raise TypeError(f"meta must map str to str, got {type(meta).__name__}")
     checked = dict(meta)
     for key, value in checked.items():
+        if type(key) is type(value) is str:
+            continue
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"meta must map str to str, got {key!r}: {value!r}: convert both with str()")
     return checked
@@ -107,21 +140,18 @@ class Event:
     Attributes:
         data: The payload, bytes.
         mimetype: A ``mimetypes.MIME``; a bare int where the server delivered a number that none has.
-        type: The schema.
         meta: Key-value pairs of the publisher, str to str.
         id: After publishing the local id of the ack; on a received event its RLID.
         topic: The name of the topic it was received from.
         error: The Nack or the error, if it was refused.
     """
 
-    id: Any = None
-    topic: str = ""
-    error: Any = None
-    _state = EventState.INITIALIZED
-    _created: Kept = None
-    _committed: Kept = None
-    # Set by a stream: on the way out an object with wait(timeout), on the way in one with ack and nack.
-    _handle: Any = None
+    # Slots for what each has, since a dictionary for every event takes time; and one for what a program adds.
+    __slots__ = (
+        *("data", "mimetype", "meta", "id", "topic", "error"),
+        *("_kind", "_type", "_state", "_created", "_committed", "_handle"),
+        *("__dict__", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -140,24 +170,38 @@ class Event:
         if type(data) is not bytes or not data:
             _check_data(data)
             assert data is not None
-        if mimetype is None:
-            raise ValueError("no mimetype provided")
-        if not isinstance(schema_name, str):
-            raise TypeError(f"schema name must be str, got type {type(schema_name).__name__}")
-        schema_name = schema_name.strip()
-        if not schema_name:
-            raise ValueError("schema name cannot be empty")
-        if not schema_version:
-            raise ValueError("schema version cannot be empty: give one such as '1.0.0'")
         self.data = data
-        self.mimetype: int = mimetypes.parse(mimetype)
-        self.type = Type(schema_name, schema_version)
+        self.mimetype: int = mimetypes.parse(mimetype) if mimetype is not None else _no_mimetype()
+        if type(schema_name) is type(schema_version) is str:
+            self._kind: Kind = _checked_kind(schema_name, schema_version)
+        else:
+            self._kind = _kind_of(schema_name, schema_version)
+        self._type: Optional[Type] = None  # made when somebody looks, who may then change it
         self.meta: Dict[str, str] = {} if meta is None else _checked_meta(meta)
-        self._created = times.time_ns()
+        self._created: Kept = time.time_ns()
+        self._committed: Kept = None
+        self._state = _INITIALIZED
+        self.id: Any = None
+        self.topic = ""
+        self.error: Any = None
+        # Set by a stream: on the way out an object with wait(timeout), on the way in one with ack and nack.
+        self._handle: Any = None
 
-    def __getstate__(self) -> Dict[str, Any]:
+    def __getstate__(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         # A copy, perhaps in another process, belongs to no stream.
-        return {name: value for name, value in vars(self).items() if name != "_handle"}
+        return self.__dict__, {**{name: getattr(self, name) for name in Event.__slots__[:-2]}, "_handle": None}
+
+    @property
+    def type(self) -> Type:
+        """The schema."""
+        if self._type is None:
+            name, numbers = self._kind
+            self._type = Type.of(name, *numbers)
+        return self._type
+
+    @type.setter
+    def type(self, schema: Type) -> None:
+        self._type = schema
 
     @property
     def created(self) -> Optional[Instant]:
@@ -333,7 +377,7 @@ def _decoded(decode: Any, data: bytes, kind: str) -> Any:
 def received(
     data: bytes,
     mimetype: int,
-    schema: Type,
+    schema: Kind,
     meta: Dict[str, str],
     created: Kept,
     id: Optional[RLID],
@@ -342,9 +386,9 @@ def received(
 ) -> Event:
     """Make an event from what a server delivered, which may be anything: nothing is checked."""
     event = Event.__new__(Event)
-    event.data, event.mimetype, event.type, event.meta = data, mimetype, schema, meta
+    event.data, event.mimetype, event._kind, event.meta = data, mimetype, schema, meta
     event._created, event.id, event._committed, event.topic = created, id, committed, topic
-    event._state = EventState.SUBSCRIBED
+    event._state, event._type, event.error, event._handle = _SUBSCRIBED, None, None, None
     return event
 
 

@@ -3,12 +3,18 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.size import SIZE
 
 # Tests start programs while a node runs in their own process. Up to Python 3.9 that is a fork, to which gRPC would add
 # noise and threads; here it must not, and the programs do not inherit this.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+# How long an example takes to make, and how often one came out too large, depends on the machine and on the seed.
+settings.register_profile("ours", suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+settings.load_profile("ours")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -14,14 +14,16 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 from .clock import Clock, Patience
 from .locking import holding
 
+_CLOCK = Clock()
+
 
 class Collector:
     """Gathers the outcomes of many events for the one thread that waits for them."""
 
-    __slots__ = ("outcomes", "_wanted", "_lock", "_condition", "_clock", "_last")
+    __slots__ = ("outcomes", "_wanted", "_lock", "_condition", "_now", "_last")
 
     def __init__(self, clock: Optional[Clock] = None) -> None:
-        self._clock = clock or Clock()
+        self._now = (clock or _CLOCK).now
         self._last = float("-inf")  # when the last outcome came
         self.outcomes: Deque[Tuple[int, Any]] = deque()
         self._wanted: float = float("inf")
@@ -31,7 +33,7 @@ class Collector:
     def settle(self, index: int, outcome: Any) -> None:
         """Add an outcome, and wake the waiting thread if it was the last that it waits for."""
         self.outcomes.append((index, outcome))
-        self._last = self._clock.now()
+        self._last = self._now()
         # The waiter states its wish before it looks, so one of the two sees the other; no lock on the way.
         if len(self.outcomes) >= self._wanted:
             self._notify()
@@ -73,14 +75,11 @@ class PublishFuture(Future):  # type: ignore[type-arg]  # Future is no generic a
     only made when somebody does: a dozen objects for each event would cost more than all else that is done for it.
     """
 
-    _state: str = _base.PENDING
-    _result: Any = None
-    _exception: Optional[BaseException] = None
+    __slots__ = ("_post", "_convert", "_subject", "_state", "_result", "_exception", "_made")
 
     # Guards the making of what a waiter needs against the outcome that comes at that moment. One for all futures,
     # since it is held for a few instructions only.
     _settling = threading.Lock()
-    _made: Optional[threading.Condition] = None
 
     def __init__(self, post: Callable[..., None], convert: Callable[[Any, Any], Any], subject: Any) -> None:
         """Make a future; ``convert(subject, outcome)`` is its result, or the exception to raise."""
@@ -88,6 +87,10 @@ class PublishFuture(Future):  # type: ignore[type-arg]  # Future is no generic a
         self._post = post
         self._convert = convert
         self._subject = subject
+        self._state: str = _base.PENDING
+        self._result: Any = None
+        self._exception: Optional[BaseException] = None
+        self._made: Optional[threading.Condition] = None
 
     def settle(self, index: int, outcome: Any) -> None:
         """Take the outcome: an exception is raised by ``result``, anything else is returned by it."""

@@ -59,7 +59,12 @@ def table(rows: Dict[State, Dict[Input, Tuple[State, ...]]]) -> Table:
 
 
 class Machine:
-    """A state that only moves as its table allows, and the two doors that are emptied by reading."""
+    """A state that only moves as its table allows, and the two doors that are emptied by reading.
+
+    Attributes:
+        outgoing: What ``frames_to_send`` will return.
+        news: What ``events`` will return.
+    """
 
     role = ""
     transitions: Table = {}
@@ -69,8 +74,8 @@ class Machine:
         self.over = False  # True once the stream will never be connected again
         self.opened = False  # True once a server has answered
         self.failure: Optional[Exception] = None  # why the stream ended, if it failed
-        self._frames: List[Any] = []
-        self._events: List[Any] = []
+        self.outgoing: List[Any] = []
+        self.news: List[Any] = []
 
     def check(self, given: Input) -> None:
         """Raise ProtocolError if the input is not legal in the present state."""
@@ -84,28 +89,19 @@ class Machine:
 
     def frames_to_send(self) -> List[Any]:
         """Return what must go to the wire, in order, and forget it."""
-        frames, self._frames = self._frames, []
+        frames, self.outgoing = self.outgoing, []
         return frames
 
     def events(self) -> List[Any]:
         """Return what the application must hear, in order, and forget it."""
-        events, self._events = self._events, []
+        events, self.news = self.news, []
         return events
-
-    def emptied(self) -> Tuple[List[Any], List[Any]]:
-        """Return what ``frames_to_send`` and ``events`` would, at once."""
-        frames, events = self._frames, self._events
-        if frames:
-            self._frames = []
-        if events:
-            self._events = []
-        return frames, events
 
     def _end(self, given: Input, state: State, error: Optional[Exception] = None) -> None:
         self._move(given, state)
         self.over = True
         self.failure = error
-        self._events.append(Ended(error))
+        self.news.append(Ended(error))
 
 
 def stream_ended() -> EnsignError:

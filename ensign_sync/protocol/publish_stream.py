@@ -13,7 +13,7 @@ Its doors:
 
 import enum
 import functools
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple, cast
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..exceptions import EnsignError, EventTooLargeError, ProtocolError
 from ..ids import ULID, is_ulid
@@ -38,10 +38,9 @@ class Settled(NamedTuple):
 
 
 #: Makes one of a pair, in half the time that the call of the class takes.
-_settled: Callable[[Tuple[Any, Any]], Settled] = cast(Any, functools.partial(tuple.__new__, Settled))
-_publication: Callable[[Tuple[bytes, bytes, Payload]], Publication] = cast(
-    Any, functools.partial(tuple.__new__, Publication)
-)
+_make: Any = functools.partial
+_settled: Callable[[Tuple[Any, Any]], Settled] = _make(tuple.__new__, Settled)
+_publication: Callable[[Tuple[bytes, bytes, Payload]], Publication] = _make(tuple.__new__, Publication)
 
 
 class TopicsStale(NamedTuple):
@@ -59,13 +58,13 @@ class _Pending:
 
     __slots__ = ("local_id", "topic", "payload", "token", "given_up", "connection", "retried")
 
-    def __init__(self, local_id: bytes, topic: str, payload: Payload, token: Any) -> None:
+    def __init__(self, local_id: bytes, topic: str, payload: Payload, token: Any, connection: int = 0) -> None:
         self.local_id = local_id
         self.topic = topic
         self.payload = payload
         self.token = token
         self.given_up = False
-        self.connection = 0  # the number of the connection it was last emitted on; 0: the server never had it
+        self.connection = connection  # the number of the connection it was last emitted on; 0: the server never had it
         self.retried = False
 
 
@@ -179,8 +178,25 @@ class PublishProtocol(Machine):
             else:  # what _emit does for an event that is new
                 pending.connection = self._connection
                 self._owed += 1
-                self._frames.append(_publication((topic_id, local_id, payload)))
+                self.outgoing.append(_publication((topic_id, local_id, payload)))
         return local_id
+
+    def publish_all(self, topic: str, payloads: Sequence[Payload], tokens: Iterable[Any]) -> None:
+        """Accept events of one topic as ``publish`` does, with a token for each."""
+        topic_id = self._topic_ids.get(topic)
+        if self.state is not _OPEN or self.closing or topic_id is None:
+            for payload, token in zip(payloads, tokens):
+                self.publish(topic, payload, token)
+            return
+        number, kept, frames, connection = self._next_id, self._pending, self.outgoing, self._connection
+        self._next_id += len(payloads)  # first, so that an interrupt does not have an id given twice
+        self._owed += len(payloads)
+        self.in_flight_bytes += sum(map(len, payloads))
+        for payload, token in zip(payloads, tokens):
+            local_id = number.to_bytes(16, "big")
+            number += 1
+            kept[local_id] = _Pending(local_id, topic, payload, token, connection)
+            frames.append(_publication((topic_id, local_id, payload)))
 
     def abandon(self, local_id: bytes) -> Abandoned:
         """Give an event up: it will not be emitted from now on, and its token is forgotten."""
@@ -212,7 +228,7 @@ class PublishProtocol(Machine):
         self.check(Input.DRAIN)
         self._move(Input.DRAIN, State.DRAINING)
         if not self._owed:
-            self._events.append(Drained())
+            self.news.append(Drained())
 
     def close(self) -> None:
         """Take nothing more in; half-close once nobody waits for an answer."""
@@ -226,7 +242,7 @@ class PublishProtocol(Machine):
         """A new call is open: say who we are."""
         self.check(Input.CONNECTED)
         self._move(Input.CONNECTED, State.OPENING)
-        self._frames.append(OpenStream(self._client_id))
+        self.outgoing.append(OpenStream(self._client_id))
 
     def receive(self, frame: Any) -> None:
         """Take a message of the server."""
@@ -239,7 +255,7 @@ class PublishProtocol(Machine):
                 if pending.given_up:
                     self._given_up -= 1
                 else:
-                    self._events.append(_settled((pending.token, frame)))
+                    self.news.append(_settled((pending.token, frame)))
             return
         given = _INPUT_OF.get(type(frame), Input.UNKNOWN)
         self.check(given)
@@ -295,7 +311,7 @@ class PublishProtocol(Machine):
         self._topic_ids = {}
         self._stale = set()
         self.opened = True
-        self._events.append(Opened(self.topics))
+        self.news.append(Opened(self.topics))
         if self.state is State.OPENING:
             self._move(Input.READY, State.OPEN)
             self._emit(list(self._pending.values()))
@@ -318,7 +334,7 @@ class PublishProtocol(Machine):
         else:
             self._settle(pending, frame)
         if self.state is State.DRAINING and not self._owed:
-            self._events.append(Drained())
+            self.news.append(Drained())
         if self.closing:
             self._advance(given)
 
@@ -347,7 +363,7 @@ class PublishProtocol(Machine):
                 self.resent += 1
             pending.connection = self._connection
             self._owed += 1
-            self._frames.append(Publication(topic_id, pending.local_id, pending.payload))
+            self.outgoing.append(Publication(topic_id, pending.local_id, pending.payload))
         if missing:
             self._report_stale(missing)
 
@@ -355,13 +371,13 @@ class PublishProtocol(Machine):
         fresh = names - self._stale
         if fresh:
             self._stale |= fresh
-            self._events.append(TopicsStale(frozenset(fresh)))
+            self.news.append(TopicsStale(frozenset(fresh)))
 
     def _settle(self, pending: _Pending, outcome: Any) -> None:
         given_up = pending.given_up
         self._forget(pending)
         if not given_up:
-            self._events.append(Settled(pending.token, outcome))
+            self.news.append(Settled(pending.token, outcome))
 
     def _forget(self, pending: _Pending) -> None:
         del self._pending[pending.local_id]
@@ -385,7 +401,7 @@ class PublishProtocol(Machine):
 
     def _let_go(self, error: Exception) -> None:
         """End a connection: what was given up is dropped, and without resend what was sent fails."""
-        self._frames = []
+        self.outgoing = []
         self._connection += 1
         self._owed = 0
         for pending in list(self._pending.values()):
@@ -403,6 +419,6 @@ class PublishProtocol(Machine):
             return
         if self.state in (State.OPEN, State.DRAINING):
             self._move(given if given is not Input.READY else Input.CLOSE, State.CLOSING)
-            self._frames.append(HalfClose())
+            self.outgoing.append(HalfClose())
         elif self.state in (State.IDLE, State.WAITING):
             self._end(given, State.CLOSED)

@@ -108,7 +108,7 @@ class SubscribeProtocol(Machine):
         self.check(Input.CONNECTED)
         if self.state is not State.CLOSED:
             self._move(Input.CONNECTED, State.OPENING)
-            self._frames.append(self._subscription)
+            self.outgoing.append(self._subscription)
 
     def receive(self, frame: Any) -> None:
         """Take a message of the server."""
@@ -117,24 +117,24 @@ class SubscribeProtocol(Machine):
         if self.state is State.CLOSED:
             return
         if given is Input.EVENT:
-            self._events.append(Delivered(frame))
+            self.news.append(Delivered(frame))
         elif given is Input.READY:
             self.topics = dict(frame.topics)
             self._move(given, State.OPEN)
             self.opened = True
-            self._events.append(Opened(self.topics))
+            self.news.append(Opened(self.topics))
 
     def lost(self, error: Exception) -> None:
         """The connection is gone, or could not be made; another will be tried."""
         self.check(Input.LOST)
-        self._frames = []
+        self.outgoing = []
         if self.state is not State.CLOSED:
             self._move(Input.LOST, State.WAITING)
 
     def fail(self, error: Exception) -> None:
         """The connection is gone and no other will be tried."""
         self.check(Input.FAIL)
-        self._frames = []
+        self.outgoing = []
         if self.state is not State.CLOSED:
             self._end(Input.FAIL, State.FAILED, error)
 
@@ -143,6 +143,6 @@ class SubscribeProtocol(Machine):
     def _say(self, given: Input, frame: Any) -> None:
         self.check(given)
         if self.state is State.OPEN:
-            self._frames.append(frame)
+            self.outgoing.append(frame)
         else:
             self.dropped_answers += 1

@@ -64,6 +64,7 @@ def ready_stream(connection: Connection, topic: str, patience: Patience) -> Publ
 
 def hand_over(
     connection: Connection,
+    stream: PublishStream,
     topic: str,
     payload: Payload,
     owner: Any,
@@ -75,7 +76,6 @@ def hand_over(
     Raises:
         UnknownTopicError, PublishTimeoutError, AuthenticationError, EnsignError: It was not accepted.
     """
-    stream = connection.publisher()
     try:
         if connection.callbacks.has_room and stream.offer(topic, payload, owner):
             return
@@ -146,8 +146,11 @@ class Batch:
         """
         stream = self._connection.publisher()
         events, payloads = [], []
-        for obj in objects:
-            event, payload = prepare(obj, stream)
+        for obj in objects:  # as prepare does
+            event = obj if type(obj) is Event else from_object(obj)
+            payload = encode_event(event)
+            if len(payload) > stream.surely_small:
+                stream.check_size(payload)
             events.append(event)
             payloads.append(payload)
         self.acks = [None] * len(events)

@@ -80,7 +80,7 @@ class Connection:
     def publisher(self) -> PublishStream:
         """Return the publish stream; a new one if the last one ended."""
         publisher = self._publisher
-        if publisher is not None and not publisher.over and not self._closed:
+        if publisher is not None and not publisher.machine.over and not self._closed:
             return publisher
         return self._new_publisher()
 
@@ -221,5 +221,6 @@ class Connection:
 def _add(counts: Any, publisher: PublishStream) -> None:
     for name, value in publisher.counts.items():
         counts[name] += value
+    counts["acked"] += publisher.acked
     counts["resent"] += publisher.resent
     counts["reconnects"] += publisher.reconnects

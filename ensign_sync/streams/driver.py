@@ -77,6 +77,9 @@ class StreamDriver:
 
     The mutex is the lock of ``changed``; it guards the machine and everything said to be guarded by it. Waiters on
     ``changed`` are woken whenever the machine has told something. No user code runs under it.
+
+    Attributes:
+        aside: The reader thread lets others read: who changes something has to call it back.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class StreamDriver:
         self._wheel = threading.Lock()
         self._messages: Optional[Iterator[bytes]] = None
         self._asked = False  # somebody would have read for themselves
-        self._aside = False  # the reader thread has let go of the wheel
+        self.aside = False  # the reader thread has let go of the wheel
         self._called_back = Signal()
         self._reads = 0  # how often others have read
         self._time_to_read: Optional[Callable[[], Optional[float]]] = None  # how long the one that does still may
@@ -127,12 +130,12 @@ class StreamDriver:
         to be told.
         """
         result = self.change_alone(alter, *args)
-        if self._aside:
-            self._called_back.set()
+        if self.aside:
+            self.call_back()
         return result
 
     def change_alone(self, alter: Callable[..., _T], *args: Any) -> _T:
-        """Do the same for who calls ``read_own`` next."""
+        """Do the same for who calls ``read_own`` or ``call_back`` next."""
         try:
             with self.mutex: result, events = self._changed_by(alter, args)  # noqa: E701 - see handover/locking.py
             if events:
@@ -144,6 +147,10 @@ class StreamDriver:
             self.reconnect()
             raise
 
+    def call_back(self) -> None:
+        """Have the reader thread read again, if it has stepped aside."""
+        self._called_back.set()
+
     def read_own(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
         """Read a frame on the calling thread, if the reader thread has stepped aside; at most while time remains.
 
@@ -151,7 +158,7 @@ class StreamDriver:
         to the reader thread, which comes back for it as for everything else. Nothing is promised: who waits for the
         frame has to look whether it came.
         """
-        if not self._aside:
+        if not self.aside:
             self._asked = True  # the reader thread steps aside after the answer, for the next time
             return
         try:
@@ -160,11 +167,11 @@ class StreamDriver:
             return  # another thread reads, and calls the reader thread back for what is left
         finally:
             if self.machine.unsettled or self._left:
-                self._called_back.set()
+                self.call_back()
 
     def _read(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
         """Read a frame. Needs the wheel."""
-        if not self._aside or self._messages is None:
+        if not self.aside or self._messages is None:
             return
         self._reads += 1
         self._time_to_read = remaining
@@ -186,9 +193,8 @@ class StreamDriver:
         try:
             result = alter(machine, *args)
         finally:
-            frames = machine.frames_to_send()
-            if frames:
-                self._send(frames)
+            if machine.outgoing:
+                self._send(machine.frames_to_send())
         events = machine.events()
         if self._conditions:
             self._wake_waiters()
@@ -213,15 +219,24 @@ class StreamDriver:
         """
         try:
             self._conditions.append(condition)
-            while not condition():
-                seconds = remaining()
-                if seconds is not None and seconds <= 0.0:
-                    return False
-                self.changed.wait(seconds)
-            return True
+            return self.sleep_until(condition, remaining)
         finally:
             if condition in self._conditions:
                 self._conditions.remove(condition)
+
+    def sleep_until(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
+        """Do as ``wait_until``, but leave it to others to ``wake`` who waits when the condition may hold."""
+        while not condition():
+            seconds = remaining()
+            if seconds is not None and seconds <= 0.0:
+                return False
+            self.changed.wait(seconds)
+        return True
+
+    @holding("mutex")
+    def wake(self) -> None:
+        """Have everybody who waits look again."""
+        self.changed.notify_all()
 
     def start(self) -> None:
         """Start the reader thread, once. Call it with the mutex held."""
@@ -232,7 +247,7 @@ class StreamDriver:
         """Give the present connection up and make a new one; that is no outage, and nobody is told of one."""
         self._give_up_deliberately()
         self._wake.set()
-        self._called_back.set()
+        self.call_back()
 
     @holding("mutex")
     def _give_up_deliberately(self) -> None:
@@ -244,7 +259,7 @@ class StreamDriver:
         """End the connection and the loop; does not wait for the thread."""
         self._stop()
         self._wake.set()
-        self._called_back.set()
+        self.call_back()
 
     @holding("mutex")
     def _stop(self) -> None:
@@ -313,8 +328,9 @@ class StreamDriver:
             self._begin(call)
             with self._wheel, contextlib.closing(call.messages()) as messages:
                 self._messages, self._asked = messages, False
+                decode, receive = self._decode, self._receive
                 for data in messages:
-                    self._receive(self._decode(data))
+                    receive(decode(data))
                     # Ready alone is no progress: a server may accept and then drop every stream.
                     progressed = opened_at is not None
                     if opened_at is None and self.machine.state is not State.OPENING:
@@ -360,8 +376,8 @@ class StreamDriver:
         """
         self._asked = False
         self._called_back.clear()
-        self._aside = True
-        # Who hands something over looks at _aside afterwards, so one of the two sees the other.
+        self.aside = True
+        # Who hands something over looks at aside afterwards, so one of the two sees the other.
         if not self.machine.unsettled:
             self._wheel.release()
             reads = -1
@@ -371,7 +387,7 @@ class StreamDriver:
                 self._end_a_read_that_is_late()
             while not self._wheel.acquire(timeout=GLANCE):
                 self._end_a_read_that_is_late()
-        self._aside = False
+        self.aside = False
         while self._left:
             left = self._left.popleft()
             if isinstance(left, EnsignError):
@@ -394,12 +410,14 @@ class StreamDriver:
     def _received(self, frame: Any) -> List[Any]:
         machine = self.machine
         machine.receive(frame)
-        frames, events = machine.emptied()
-        if frames:
-            self._send(frames)
+        if machine.outgoing:
+            self._send(machine.frames_to_send())
         if self._conditions:
             self._wake_waiters()
-        return events  # type: ignore[no-any-return]
+        events: List[Any] = machine.news
+        if events:
+            machine.news = []
+        return events
 
     def _after_loss(self, error: Exception, pause: Optional[float]) -> bool:
         with self.changed:
@@ -443,25 +461,30 @@ class StreamDriver:
 
 
 class Stream:
-    """What every stream tells of its driver. Any thread may call any method."""
+    """What every stream tells of its driver. Any thread may call any method.
+
+    Attributes:
+        machine: The protocol machine, for who wants to read what it says of itself.
+    """
 
     def __init__(self, driver: StreamDriver) -> None:
         self._driver = driver
+        self.machine = driver.machine
 
     @property
     def over(self) -> bool:
         """True once the stream was closed or failed for good."""
-        return bool(self._driver.machine.over)
+        return bool(self.machine.over)
 
     @property
     def state(self) -> str:
         """The state of the machine."""
-        return str(self._driver.machine.state.name)
+        return str(self.machine.state.name)
 
     @property
     def topics(self) -> Mapping[str, bytes]:
         """The topics of the last connection, name to id."""
-        topics: Mapping[str, bytes] = self._driver.machine.topics
+        topics: Mapping[str, bytes] = self.machine.topics
         return topics
 
     @property

@@ -37,10 +37,6 @@ DRAIN_SECONDS = 5.0
 FAREWELL_SECONDS = 0.5
 
 
-#: What counts an outcome, by its type; anything else has failed.
-_COUNTED = {Ack: "acked", Nack: "nacked"}
-
-
 class Window(NamedTuple):
     """How much may be unacknowledged at once, and how large a request may be."""
 
@@ -62,9 +58,13 @@ class PublishStream(Stream):
     """One publisher over any number of connections. Any thread may call any method.
 
     Attributes:
+        machine: See ``Stream``.
         surely_small: A payload of so many bytes need not be checked.
-        counts: published, acked, nacked, failed.
+        counts: published, nacked, failed.
+        acked: How many events were acknowledged.
     """
+
+    machine: PublishProtocol
 
     def __init__(
         self,
@@ -78,17 +78,19 @@ class PublishStream(Stream):
     ) -> None:
         self._clock = clock or Clock()
         surely_taken = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
-        self._machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
+        machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
         self._most_events, self._most_bytes, self._largest = window
         self.surely_small = window.request - codec.WRAPPING
         self._topic_exists = topic_exists
-        super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, self._clock))
+        super().__init__(StreamDriver(machine, line, self._handle, policy, hooks, self._clock))
         self._mutex = self._driver.mutex
         self._left: List[Tuple[Any, Abandoned]] = []  # given up at the end, and not told yet
         self._resolvers: List[threading.Thread] = []
+        self._want_room = 0  # how many wait for room
         # A publisher that had to wait is let go on when a quarter of the window is free, not at every ack.
         self._low_water = window.events - window.events // 4
-        self.counts: Dict[str, int] = {"published": 0, "acked": 0, "nacked": 0, "failed": 0}
+        self.counts: Dict[str, int] = {"published": 0, "nacked": 0, "failed": 0}
+        self.acked = 0
 
     # what a user's thread calls
 
@@ -100,7 +102,7 @@ class PublishStream(Stream):
 
     def knows(self, topic: str) -> bool:
         """Tell whether the stream has, or had last, a connection that knows the topic."""
-        return self._machine.knows(topic) and not self._machine.over
+        return self.machine.knows(topic) and not self.machine.over
 
     def ensure_topic(self, topic: str, patience: Patience) -> None:
         """Block until the stream knows the topic; connects if need be.
@@ -109,7 +111,7 @@ class PublishStream(Stream):
             UnknownTopicError: The project has no such topic.
             PublishTimeoutError: The patience ended first.
         """
-        machine = self._machine
+        machine = self.machine
         if self.knows(topic):
             return
         self._wait(lambda: machine.opened, patience)
@@ -134,7 +136,7 @@ class PublishStream(Stream):
             taken: int = self._driver.change(self._register, topic, payloads, owner, start, first_index)
             if taken:
                 return taken
-            self._wait_until(self._over_or_much_room, patience)
+            self._check_waited(self._wait_for_room(patience), patience)
 
     def put_alone(self, topic: str, payload: Payload, owner: Any, patience: Patience) -> bool:
         """Register one payload of a topic that is known, and read until its answer is there if that can be done here.
@@ -149,7 +151,11 @@ class PublishStream(Stream):
 
     def offer(self, topic: str, payload: Payload, owner: Any) -> bool:
         """Register one payload as ``put`` does if that is possible at once; returns whether it was."""
-        return self._driver.change(self._register_known, topic, payload, owner) is not None
+        driver = self._driver
+        id = driver.change_alone(self._register_known, topic, payload, owner)
+        if driver.aside:
+            driver.call_back()
+        return id is not None
 
     def _register(
         self,
@@ -164,17 +170,18 @@ class PublishStream(Stream):
         if machine.closing or machine.over or not self._has_room():
             return 0
         self._driver.start()
-        at, end = start, min(len(payloads), start + self._most_events - machine.in_flight)
-        publish, most = machine.publish, self._most_bytes
-        while at < end and (at == start or machine.in_flight_bytes < most):
-            publish(topic, payloads[at], (owner, first_index + at))
-            at += 1
-        self.counts["published"] += at - start
-        return at - start
+        taken = payloads[start : start + self._most_events - machine.in_flight]
+        room = self._most_bytes - machine.in_flight_bytes
+        if sum(map(len, taken)) > room:
+            taken = taken[: _how_many(taken, room)]
+        first_index += start
+        machine.publish_all(topic, taken, [(owner, index) for index in range(first_index, first_index + len(taken))])
+        self.counts["published"] += len(taken)
+        return len(taken)
 
     def _register_known(self, machine: PublishProtocol, topic: str, payload: Payload, owner: Any) -> Optional[bytes]:
         """Register one payload of a topic that is known if there is room; returns its local id. Needs the mutex."""
-        if machine.closing or machine.over or not self._has_room():
+        if machine.closing or machine.over or machine.in_flight >= self._low_water and not self._has_room():
             return None
         if topic not in machine.topics and not machine.knows(topic):
             return None
@@ -188,6 +195,7 @@ class PublishStream(Stream):
         if any(fate is Abandoned.IN_DOUBT for _, fate in given_up):
             # What is still on its way in this process would leave when the line moves again: it must not.
             self._driver.reconnect()
+        self._driver.wake()
         return given_up
 
     def start_over(self) -> None:
@@ -197,7 +205,7 @@ class PublishStream(Stream):
     @holding("_mutex")
     def flush(self, patience: Patience) -> int:
         """Block until nothing waits for an answer; returns how many still do when the patience ends."""
-        machine = self._machine
+        machine = self.machine
         while machine.unsettled:
             fewer = functools.partial(lambda before: machine.unsettled < before, machine.unsettled)
             if not self._driver.wait_until(fewer, patience.remaining):
@@ -211,8 +219,9 @@ class PublishStream(Stream):
 
     def close(self, deadline: Deadline) -> int:
         """Take nothing more in, wait for the answers, end the stream; returns how many events were given up."""
-        machine = self._machine
+        machine = self.machine
         self._driver.change(PublishProtocol.close)
+        self._driver.wake()
         self._driver.wait(lambda: machine.over or not machine.unsettled, deadline.remaining)
         left = self._fail_the_rest()
         # The half-close went out with the last ack. The server's farewell is the sign that it read everything.
@@ -226,12 +235,12 @@ class PublishStream(Stream):
     @property
     def unsettled(self) -> int:
         """Events that somebody waits for."""
-        return self._machine.unsettled
+        return self.machine.unsettled
 
     @property
     def resent(self) -> int:
         """How often an event was sent again; the server may have stored it twice."""
-        return self._machine.resent
+        return self.machine.resent
 
     def timeout_error(self, what: str, patience: Patience) -> PublishTimeoutError:
         """Make the error for a wait that ended: it tells an unreachable server from a silent one."""
@@ -248,23 +257,34 @@ class PublishStream(Stream):
     # inside
 
     def _has_room(self) -> bool:
-        machine = self._machine
+        machine = self.machine
         in_flight = machine.in_flight
         return in_flight < self._most_events and (machine.in_flight_bytes < self._most_bytes or not in_flight)
 
-    def _over_or_much_room(self) -> bool:
-        # The reader asks this after every ack while somebody waits for room.
-        machine = self._machine
-        return (machine.in_flight <= self._low_water and self._has_room()) or machine.over or machine.closing
+    def _has_much_room(self) -> bool:
+        return self.machine.in_flight <= self._low_water and self._has_room()
+
+    @holding("_mutex")
+    def _wait_for_room(self, patience: Patience) -> bool:
+        """Block until there is much room, or none will be; False when the patience ends."""
+        machine = self.machine
+        self._driver.start()
+        self._want_room += 1  # or whoever makes room would not look whether it is enough
+        try:
+            return self._driver.sleep_until(
+                lambda: machine.over or machine.closing or self._has_much_room(), patience.remaining
+            )
+        finally:
+            self._want_room -= 1
 
     def _wait(self, ready: Callable[[], bool], patience: Patience) -> None:
         """Block until ``ready()``. Raises what ended the stream, or PublishTimeoutError."""
-        machine = self._machine
-        self._wait_until(lambda: machine.over or machine.closing or ready(), patience)
+        machine = self.machine
+        in_time = self._driver.started_wait(lambda: machine.over or machine.closing or ready(), patience.remaining)
+        self._check_waited(in_time, patience)
 
-    def _wait_until(self, over_or_ready: Callable[[], bool], patience: Patience) -> None:
-        machine = self._machine
-        in_time = self._driver.started_wait(over_or_ready, patience.remaining)
+    def _check_waited(self, in_time: bool, patience: Patience) -> None:
+        machine = self.machine
         if machine.closing:
             raise EnsignClientClosingError("the client is closed: make a new one to publish")
         if machine.over and machine.failure is not None:
@@ -280,7 +300,10 @@ class PublishStream(Stream):
             kind = type(event)
             if kind is Settled:
                 (owner, index), outcome = event
-                self.counts[_COUNTED.get(type(outcome), "failed")] += 1
+                if type(outcome) is Ack:
+                    self.acked += 1
+                else:
+                    self.counts["nacked" if type(outcome) is Nack else "failed"] += 1
                 try:
                     owner.settle(index, outcome)
                 except Exception:  # an owner that cannot take it harms no other
@@ -291,6 +314,8 @@ class PublishStream(Stream):
                 self._resolvers.append(spawn("topics", self._resolve_stale, event.names))
             elif kind is Drained:
                 self._driver.reconnect()
+        if self._want_room and self._has_much_room():
+            self._driver.wake()
 
     def _resolve_stale(self, names: FrozenSet[str]) -> None:
         """Ask the server for topics that the connection does not know, on a thread of its own."""
@@ -313,7 +338,7 @@ class PublishStream(Stream):
 
     def _reopen(self, topic: str) -> None:
         """Make a new connection, which knows the topics of now, after the answers that the present one owes."""
-        machine = self._machine
+        machine = self.machine
         self._driver.change(_drain, topic)  # when nothing is owed any more, Drained reconnects
         deadline = Deadline(DRAIN_SECONDS, self._clock)
         if not self._driver.wait(lambda: machine.state is not State.DRAINING, deadline.remaining):
@@ -341,6 +366,15 @@ class PublishStream(Stream):
         for id, token in machine.waiting():
             self._left.append((token, Abandoned.NEVER_SENT))  # first on the list: an interrupt must not lose it
             self._left[-1] = (token, machine.abandon(id))
+
+
+def _how_many(payloads: Sequence[Payload], room: int) -> int:
+    """Return how many payloads may go before there is no room, at least one; the last may be larger than the room."""
+    for number, payload in enumerate(payloads, 1):
+        room -= len(payload)
+        if room <= 0:
+            return number
+    return len(payloads)
 
 
 def _refuse(machine: PublishProtocol, name: str) -> None:

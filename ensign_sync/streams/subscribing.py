@@ -26,9 +26,12 @@ class SubscribeStream(Stream):
     """One subscriber over any number of connections. Any thread may call any method.
 
     Attributes:
+        machine: See ``Stream``.
         inbox: Holds ``(Delivery, topic name)`` in the order of arrival.
         counts: received, acked, nacked.
     """
+
+    machine: SubscribeProtocol
 
     def __init__(
         self,
@@ -43,8 +46,8 @@ class SubscribeStream(Stream):
         self.inbox = inbox
         self.counts: Dict[str, int] = {"received": 0, "acked": 0, "nacked": 0}
         self._wanted = tuple(topics)
-        self._machine = SubscribeProtocol(str(ULID.new()), self._wanted, group)
-        super().__init__(StreamDriver(self._machine, line, self._handle, policy, hooks, clock))
+        machine = SubscribeProtocol(str(ULID.new()), self._wanted, group)
+        super().__init__(StreamDriver(machine, line, self._handle, policy, hooks, clock))
         self._changed = self._driver.changed
         self._names: Dict[bytes, str] = {}
         self._full_warned = False
@@ -58,7 +61,7 @@ class SubscribeStream(Stream):
             UnknownTopicError: The server left out a topic that was asked for.
             EnsignError: What ended the stream, or EnsignTimeoutError when the patience ends first.
         """
-        machine = self._machine
+        machine = self.machine
         in_time = self._driver.started_wait(lambda: machine.over or machine.opened, patience.remaining)
         if machine.failure is not None:
             if self._wanted and getattr(machine.failure, "code", None) == "FAILED_PRECONDITION":

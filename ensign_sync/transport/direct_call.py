@@ -194,7 +194,9 @@ class DirectCall(Call):
         try:
             if outbox:
                 self._sending = True
-                message = joined(outbox.popleft())
+                message = outbox.popleft()
+                if type(message) is not bytes:
+                    message = joined(message)
                 operation = _cygrpc.SendMessageOperation(message, _MORE_FOLLOWS if outbox else _NO_FLAGS)
             elif self._half_close:
                 self._sending, self._half_close, tag = True, False, _HALF_CLOSED
@@ -220,12 +222,25 @@ class DirectCall(Call):
     # the thread that reads
 
     def messages(self) -> Generator[bytes, None, None]:
+        next_event, operate = self._call.next_event, self._call.operate
+        receive, flags = _cygrpc.ReceiveMessageOperation, _NO_FLAGS
         try:
             self._receive()
             while self._status is None or self._busy():
-                message = self._take()
-                if message is not None:
+                event = next_event()
+                tag = event.tag
+                if tag is _RECEIVED:
+                    message = event.batch_operations[0].message()
+                    self._receiving = False
+                    if message is None:  # the status comes next
+                        continue
+                    try:  # as in _receive
+                        self._receiving = operate((receive(flags),), _RECEIVED)
+                    except ValueError:
+                        self._receiving = False
                     yield message
+                else:
+                    self._completed(event, tag)
         except (AttributeError, TypeError, KeyError) as error:
             self._opening, self._receiving, self._under_way = 0, False, False  # it cannot be asked any more
             reason = f"the call {self._name} cannot be driven: {error!r}"
@@ -245,7 +260,11 @@ class DirectCall(Call):
             if self._status is None:
                 self.cancel()
             while self._busy():  # what was started must come back, or the memory of the call never would
-                self._take()
+                event = next_event()
+                if event.tag is _RECEIVED:
+                    self._receiving = False
+                else:
+                    self._completed(event, event.tag)
         if self._status.code() is not grpc.StatusCode.OK:
             raise to_exception(self._status, self._name, self._settings)
 
@@ -253,25 +272,16 @@ class DirectCall(Call):
         """Tell whether an operation is under way. Without any, the queue must not be asked again: it would crash."""
         return self._receiving or self._under_way or self._opening > 0
 
-    def _take(self) -> Optional[bytes]:
-        """Wait for the next completion and see to what follows from it; returns the message if it was one."""
-        event = self._call.next_event()
-        tag = event.tag
+    def _completed(self, event: Any, tag: str) -> None:
+        """See to what follows from the completion of anything but a message."""
         if tag is _SENT or tag is _HALF_CLOSED:
             with self._lock: self._sent()  # noqa: E701 - see handover/locking.py
-        elif tag is _RECEIVED:
-            self._receiving = False
-            message: Optional[bytes] = event.batch_operations[0].message()
-            if message is not None:  # else the status comes next
-                self._receive()
-            return message
-        else:
-            self._opening -= 1
-            if tag is _ENDED:
-                end = event.batch_operations[0]
-                self._status = _Status(end.code(), _text(end.details()))
-                self._over = True
-        return None
+            return
+        self._opening -= 1
+        if tag is _ENDED:
+            end = event.batch_operations[0]
+            self._status = _Status(end.code(), _text(end.details()))
+            self._over = True
 
     def _receive(self) -> None:
         """Ask for the next message; while it is handled, gRPC already fetches the one after it."""

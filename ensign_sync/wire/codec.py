@@ -7,7 +7,7 @@ import functools
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from ..api.v1beta1 import ensign_pb2, event_pb2, groups_pb2, query_pb2
-from ..events import Event, Type, received
+from ..events import Event, received
 from ..exceptions import EnsignTypeError
 from ..ids import RLID
 from ..mimetypes import from_wire
@@ -61,12 +61,13 @@ _LARGE = 8192
 # the event
 
 #: Mimetype and schema of the events so far, encoded: a program publishes few kinds.
-_kinds: Dict[Tuple[int, str, int, int, int], bytes] = {}
+_kinds: Dict[Tuple[Any, ...], bytes] = {}
 
-#: Keys of metadata, encoded up to the tag of their value.
-_keys: Dict[str, bytes] = {}
+#: The first pairs of metadata, encoded: where a program names its source or its host they are the same each time.
+_pairs: Dict[Tuple[str, str], bytes] = {}
 
 _MOST_KEPT = 1000
+_SHORT = 100
 
 
 def encode_event(event: Event) -> Payload:
@@ -74,54 +75,54 @@ def encode_event(event: Event) -> Payload:
 
     By hand, since this is the way of every event: a message object would take three times as long.
     """
-    data, created, schema = event.data, event._created, event.type
+    data, created, schema = event.data, event._created, event._type
     if type(data) is not bytes or not data or type(created) is not int or created < _SECOND:
         return _encode_event(event)
-    kind = (event.mimetype, schema.name, schema.major_version, schema.minor_version, schema.patch_version)
     try:
-        rest = _kinds[kind]
-    except (KeyError, TypeError):
-        rest = _encode_kind(event, kind)
-    if event.meta:
-        try:
-            rest = b"".join([_entry(key, text) for key, text in event.meta.items()]) + rest
-        except (TypeError, ValueError, AttributeError):
-            return _encode_event(event)  # which knows what to say
+        if schema is None:
+            kind: Tuple[Any, ...] = (event.mimetype, event._kind)
+        else:
+            numbers = (schema.major_version, schema.minor_version, schema.patch_version)
+            kind = (event.mimetype, (schema.name, numbers))
+        rest = _kinds.get(kind) or _encode_kind(event, kind)
+        for pair in event.meta.items():
+            rest = (_pairs.get(pair) or _encode_pair(pair)) + rest
+    except (TypeError, ValueError, AttributeError):
+        return _encode_event(event)  # which knows what to say
     seconds, nanos = divmod(created, _SECOND)
-    at = b"\x08" + varint(seconds)
-    if nanos >= 1 << 28:  # three times in four; by hand, since no other event has the same
-        at += b"\x10%c%c%c%c%c" % (
+    if nanos >= 1 << 28 and 1 << 28 <= seconds < 1 << 35:
+        # Three times in four, in this and the next centuries; by hand, since no other event has the same.
+        at = b"\x7a\x0c\x08%b\x10%c%c%c%c%c" % (
+            varint(seconds),
             nanos & 127 | 128,
             nanos >> 7 & 127 | 128,
             nanos >> 14 & 127 | 128,
             nanos >> 21 & 127 | 128,
             nanos >> 28,
         )
-    elif nanos:
-        at += b"\x10" + _varint(nanos)
-    pieces = (b"\x12", varint(len(data)), data, rest, b"\x7a", _BYTES[len(at)], at)
+    else:
+        at = b"\x08" + varint(seconds) + (b"\x10" + _varint(nanos) if nanos else b"")
+        at = b"\x7a%c%b" % (len(at), at)
+    pieces = (b"\x12", varint(len(data)), data, rest, at)
     return b"".join(pieces) if len(data) < _LARGE else Pieces(pieces)
 
 
-def _entry(key: str, text: str) -> bytes:
-    """Encode a pair of metadata."""
-    head = _keys.get(key)
-    if head is None:
-        name = str.encode(key)
-        head = b"\x0a" + varint(len(name)) + name + b"\x12"
-        if len(_keys) >= _MOST_KEPT:
-            _keys.clear()
-        _keys[key] = head
-    value = str.encode(text)
-    size = varint(len(value))
-    return b"".join((b"\x1a", varint(len(head) + len(size) + len(value)), head, size, value))
+def _encode_pair(pair: Tuple[str, str]) -> bytes:
+    """Encode a pair of metadata, and keep it if it is short."""
+    name, value = str.encode(pair[0]), str.encode(pair[1])
+    entry = b"".join((b"\x0a", varint(len(name)), name, b"\x12", varint(len(value)), value))
+    encoded = b"\x1a" + varint(len(entry)) + entry
+    if len(_pairs) < _MOST_KEPT and len(encoded) < _SHORT:
+        _pairs[pair] = encoded
+    return encoded
 
 
-def _encode_kind(event: Event, kind: Tuple[int, str, int, int, int]) -> bytes:
+def _encode_kind(event: Event, kind: Tuple[Any, ...]) -> bytes:
     plain = Event.__new__(Event)
-    plain.data, plain.meta, plain.mimetype, plain.type = b"", {}, event.mimetype, event.type
-    encoded = _encode_event(plain)
-    if all(type(number) is int for number in kind[2:]) and type(kind[1]) is str:  # True is no other than 1
+    plain.data, plain.meta, plain.mimetype, plain._type, plain._created = b"", {}, event.mimetype, event.type, None
+    encoded = bytes(_encode_event(plain))
+    name, numbers = kind[1]
+    if all(type(number) is int for number in numbers) and type(name) is str:  # True is no other than 1
         if len(_kinds) >= _MOST_KEPT:
             _kinds.clear()
         _kinds[kind] = encoded
@@ -156,7 +157,7 @@ def decode_event(delivery: frames.Delivery, topic: str) -> Event:
     return received(
         data=proto.data,
         mimetype=from_wire(proto.mimetype),
-        schema=Type.of(kind.name, kind.major_version, kind.minor_version, kind.patch_version),
+        schema=(kind.name, (kind.major_version, kind.minor_version, kind.patch_version)),
         meta=meta,
         created=proto.created.seconds * _SECOND + proto.created.nanos,
         id=RLID(delivery.id) if len(delivery.id) == RLID.size else None,
@@ -181,12 +182,14 @@ def encode_publisher_frame(frame: Any) -> Message:
         # By hand: this is the way of every event, and a message object would copy the payload twice.
         topic_id, local_id, payload = frame
         size = len(payload)
-        head = b"\x12%b%b\x4a%b" % (varint(len(topic_id)), topic_id, varint(size))
-        tail = b"\x82\x01%b%b" % (varint(len(local_id)), local_id)
-        whole = varint(len(head) + size + len(tail))
+        length, first, last = varint(size), varint(len(topic_id)), varint(len(local_id))
+        whole = varint(len(first) + len(topic_id) + len(length) + size + len(last) + len(local_id) + 4)
         if isinstance(payload, Pieces):
-            return (b"\x0a", whole, head, *payload.pieces, tail)
-        return b"".join((b"\x0a", whole, head, payload, tail))
+            head, tail = (b"\x0a", whole, b"\x12", first, topic_id, b"\x4a", length), (b"\x82\x01", last, local_id)
+            return (*head, *payload.pieces, *tail)
+        return b"".join(
+            (b"\x0a", whole, b"\x12", first, topic_id, b"\x4a", length, payload, b"\x82\x01", last, local_id)
+        )
     if isinstance(frame, frames.OpenStream):
         opening = ensign_pb2.OpenStream(client_id=frame.client_id, topics=frame.topics)
         return ensign_pb2.PublisherRequest(open_stream=opening).SerializeToString()

@@ -76,7 +76,7 @@ def test_the_caller_reads(client):
     for _ in range(20):
         client.publish("weather", b"x")
     assert driver(client)._reads >= before + 15  # a machine that stands still for long lets the reader thread come back
-    eventually(lambda: not driver(client)._aside)
+    eventually(lambda: not driver(client).aside)
     client.publish("weather", b"y")
     step_aside(client)
 

@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from ensign_sync.events import Event, Type, received
+from ensign_sync.events import Event, received
 from ensign_sync.exceptions import InvalidQueryError, NodeStorageError, UnknownTopicError
 from ensign_sync.ids import RLID
 from ensign_sync.node.page import LARGEST_BODY, LARGEST_QUERY, Look, Page, event_preview
@@ -278,7 +278,7 @@ def test_errors_of_a_query():
 
 def stored(data, mimetype=1, meta=None, id=None, committed=None, created=None, schema=None):
     """Return an event as a node stores it."""
-    return received(data, mimetype, schema or Type("Reading", "1.4.0"), meta or {}, created, id, committed, "weather")
+    return received(data, mimetype, schema or ("Reading", (1, 4, 0)), meta or {}, created, id, committed, "weather")
 
 
 def test_preview():
@@ -343,7 +343,7 @@ def test_data_in_a_preview(data, shown, hex, truncated):
 def test_large_metadata_in_a_preview():
     """However much an event carries, little of it is sent every second."""
     meta = {f"{n:04d}" + "k" * 5000: "v" * 5000 for n in range(40)}
-    preview = event_preview(stored(b"x", meta=meta, schema=Type("S" * 5000), mimetype=77))
+    preview = event_preview(stored(b"x", meta=meta, schema=("S" * 5000, (0, 0, 0)), mimetype=77))
     assert (len(preview["meta"]), preview["meta_more"], preview["mimetype"]) == (32, 8, "77")
     assert preview["meta"]["0000" + "k" * 251 + "\u2026"] == "v" * 255 + "\u2026"
     assert len(preview["schema"]) == 256

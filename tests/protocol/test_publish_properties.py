@@ -74,6 +74,15 @@ class PublisherLife(RuleBasedStateMachine):
         self.ids[token] = self.machine.publish(topic, str(token).encode(), token)
         self.look()
 
+    @precondition(lambda self: not self.machine.closing and not self.machine.over)
+    @rule(topic=st.sampled_from(["a", "a", "b"]), number=st.integers(0, 3))
+    def publish_all(self, topic, number):
+        tokens = list(range(len(self.accepted), len(self.accepted) + number))
+        self.machine.publish_all(topic, [str(token).encode() for token in tokens], tokens)
+        self.accepted += tokens
+        self.ids.update({token: id for id, token in self.machine.waiting() if token in tokens})
+        self.look()
+
     @precondition(lambda self: self.machine.state in (State.IDLE, State.WAITING))
     @rule(topics=st.sampled_from([{"a": A}, {"a": A, "b": B}]), answered=st.booleans())
     def connect(self, topics, answered):

@@ -5,7 +5,7 @@ import pytest
 from ensign_sync.exceptions import EnsignError, EnsignRPCError, EventTooLargeError, ProtocolError, UnknownTopicError
 from ensign_sync.ids import ULID
 from ensign_sync.nack import TOPIC_UNKNOWN
-from ensign_sync.protocol.frames import Ack, HalfClose, Nack, OpenStream, Publication, Ready
+from ensign_sync.protocol.frames import Ack, HalfClose, Nack, OpenStream, Pieces, Publication, Ready
 from ensign_sync.protocol.machine import Ended, Opened, State
 from ensign_sync.protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
 
@@ -50,6 +50,34 @@ def test_local_ids_count_up_from_the_first():
     ids = [machine.publish("a", b"x", None) for _ in range(300)]
     assert ids[0] == bytes(15) + b"\x01"
     assert ids == sorted(set(ids))
+
+
+def test_many_events_at_once():
+    """They are what as many single ones would be: on a connection, before it, and for a topic that it does not know."""
+    machine, other = opened(), opened()
+    machine.publish_all("a", [b"1", b"22"], "xy")
+    ids = [other.publish("a", payload, token) for payload, token in ((b"1", "x"), (b"22", "y"))]
+    assert machine.waiting() == other.waiting() == list(zip(ids, "xy"))
+    assert machine.frames_to_send() == other.frames_to_send()
+    assert (machine.in_flight, machine.in_flight_bytes) == (2, 3)
+    machine.publish_all("b", [b"3"], "z")
+    assert machine.events() == [TopicsStale(frozenset("b"))]
+    for id in ids:
+        machine.receive(Ack(id))
+    assert [event.token for event in machine.events()] == ["x", "y"]
+    machine.lost(LOSS)
+    machine.publish_all("a", [b"4"], "w")
+    machine.connected()
+    machine.receive(BOTH)
+    assert payloads(machine) == [b"3", b"4"]
+
+
+def test_a_payload_in_pieces_is_as_long_as_they_are():
+    """It counts for the window as it would in one."""
+    machine = opened()
+    machine.publish("a", Pieces((b"one", b"", b"two")), None)
+    assert machine.in_flight_bytes == 6
+    assert [bytes(payload) for payload in payloads(machine)] == [b"onetwo"]
 
 
 def test_events_before_the_connection_wait_in_order():

@@ -40,7 +40,7 @@ class Receiver:
 
 def delivered(data=b"x", mimetype=mimetypes.TextPlain, receiver=None):
     """Make an event as a subscription does."""
-    event = events.received(data, mimetype, Type.of("T", 1, 2, 3), {"k": "v"}, AT, RLID.of(5, 7), AT, "topic")
+    event = events.received(data, mimetype, ("T", (1, 2, 3)), {"k": "v"}, AT, RLID.of(5, 7), AT, "topic")
     event._handle = receiver
     return event
 
@@ -519,7 +519,7 @@ def test_object_round_trip(obj):
 
 def test_received():
     """What a server delivered is taken as it is, however odd."""
-    event = events.received(b"", 4711, Type.of("", 0, 0, 0), {}, None, None, None, "")
+    event = events.received(b"", 4711, ("", (0, 0, 0)), {}, None, None, None, "")
     assert (event.data, event.mimetype, event.type.name, event.meta) == (b"", 4711, "", {})
     assert (event.created, event.id, event.committed, event.topic) == (None, None, None, "")
     assert event.state is EventState.SUBSCRIBED and event.published()

@@ -3,7 +3,7 @@
 import warnings
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensign_sync.api.v1beta1 import event_pb2, topic_pb2
@@ -257,7 +257,7 @@ def test_a_fingerprint_is_no_proof():
     assert not equal(policy, one, other)
 
 
-@settings(QUICK, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+@QUICK
 @given(policy=POLICIES, one=ANY_EVENTS, other=ANY_EVENTS)
 def test_duplicates_share_their_fingerprint(policy, one, other):
     """Whatever is equal is found, equality has no direction, and nothing raises."""
@@ -616,7 +616,7 @@ def test_what_is_no_wrapper_is_handed_back(garbage):
         assert restore(stored, garbage) == garbage
 
 
-@settings(QUICK, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+@QUICK
 @given(policy=POLICIES, one=ANY_EVENTS, other=ANY_EVENTS, cut=st.integers(0, 80), raw=st.binary(max_size=40))
 def test_nothing_raises(policy, one, other, cut, raw):
     """Truncated and arbitrary bytes pass through every function."""
