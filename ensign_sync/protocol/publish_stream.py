@@ -183,7 +183,7 @@ class PublishProtocol(Machine):
 
     def publish_all(self, topic: str, payloads: Sequence[Payload], tokens: Iterable[Any]) -> None:
         """Accept events of one topic as ``publish`` does, with a token for each."""
-        topic_id = self._topic_ids.get(topic)
+        topic_id = self._topic_id(topic)
         if self.state is not _OPEN or self.closing or topic_id is None:
             for payload, token in zip(payloads, tokens):
                 self.publish(topic, payload, token)

@@ -171,7 +171,7 @@ class StreamDriver:
 
     def _read(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
         """Read a frame. Needs the wheel."""
-        if not self.aside or self._messages is None:
+        if not self.aside or self._left or self._messages is None or remaining() == 0.0:
             return
         self._reads += 1
         self._time_to_read = remaining
@@ -183,7 +183,7 @@ class StreamDriver:
                 self._left.append(frame)
         except StopIteration:
             self._left.append(None)
-        except EnsignError as error:
+        except Exception as error:  # the end of the call, or nonsense on it, which is for the reader thread to handle
             self._left.append(error)
         finally:
             self._time_to_read = None
@@ -372,7 +372,7 @@ class StreamDriver:
         """Let other threads read while they do so; returns when this one is needed. Needs the wheel, and gives it back.
 
         Raises:
-            EnsignError: The call ended with it while another thread read.
+            EnsignError, Exception: What the reading of another thread ended with.
         """
         self._asked = False
         self._called_back.clear()
@@ -390,7 +390,7 @@ class StreamDriver:
         self.aside = False
         while self._left:
             left = self._left.popleft()
-            if isinstance(left, EnsignError):
+            if isinstance(left, Exception):
                 raise left
             if left is not None:
                 self._receive(left)

@@ -141,6 +141,23 @@ def test_an_event_that_is_refused(client, node):
     step_aside(client)
 
 
+def test_nonsense_from_the_server(client, monkeypatch):
+    """The reader thread handles it as it would its own: the stream fails, and the next call makes another."""
+    decode = driver(client)._decode
+    nonsense = [b"\xff\xff"]
+    monkeypatch.setattr(driver(client), "_decode", lambda data: decode(nonsense.pop() if nonsense else data))
+    with pytest.raises(PublishError, match="DecodeError"):
+        client.publish("weather", b"x", timeout=LIMIT)
+    step_aside(client)
+
+
+def test_no_time_at_all(client):
+    """Whoever does not wait at all is told at once that the event may be stored."""
+    with pytest.raises(PublishTimeoutError):
+        client.publish("weather", b"x", timeout=0)
+    client.publish("weather", b"y", timeout=LIMIT)
+
+
 def test_among_others(node, client):
     """Threads that publish one by one, in lists and by futures do not hinder each other; each finds its own order."""
     each = by_size(50, 50, 300, 2_000)
