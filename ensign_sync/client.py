@@ -23,7 +23,7 @@ from .handover.locking import holding
 from .handover.receipt import PublishFuture
 from .settings import Reconnect
 from .status import ServerStatus
-from .streams.batch import Batch, hand_over, outcome_of_future, prepare
+from .streams.batch import Batch, hand_over, outcome_of_future, prepare, publish_alone
 from .streams.connection import Connection, Options
 from .streams.driver import Outage
 from .streams.publishing import Window, request_limit
@@ -145,8 +145,12 @@ class Ensign(Catalog):
             ClientClosedError, AuthenticationError, EnsignConnectionError, EnsignRPCError: As their names say.
         """
         self._check_topic(topic)
-        objects, whole = _spread(events)
         patience = self._patience(timeout)
+        if len(events) == 1 and type(events[0]) in _ALONE and on_ack is on_nack is None and not ensure_exists:
+            alone = publish_alone(self._connected(), topic, events[0], patience)
+            if alone is not None:
+                return alone
+        objects, whole = _spread(events)
         if ensure_exists:
             self._ensure(topic, patience.remaining)
         batch = Batch(self._connected(), topic, patience, on_ack, on_nack)
@@ -388,6 +392,9 @@ class Ensign(Catalog):
             raise ValueError("topic is required")
 
 
+#: What is one event for sure, not several.
+_ALONE = frozenset((Event, bytes, str, dict))
+
 #: The clients that have a connection. They are kept even if the program forgets them: their events are on the way.
 _open_clients: Set[Ensign] = set()
 
@@ -404,8 +411,6 @@ def _spread(events: Tuple[Any, ...]) -> Tuple[Iterable[Any], bool]:
     """Return the events of a call, and whether they are all there already."""
     if len(events) == 1:
         only = events[0]
-        if type(only) is Event:
-            return events, True
         if isinstance(only, (list, tuple)):
             events = tuple(only)
         elif isinstance(only, Iterator):

@@ -113,6 +113,34 @@ def outcome_of_future(event: Event, outcome: Any) -> Any:
     return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
 
 
+def publish_alone(connection: Connection, topic: str, obj: Any, patience: Patience) -> Optional[List[Ack]]:
+    """Publish one event, reading the answer on this thread, if that can be done now; returns None if it cannot.
+
+    It is what ``Batch.publish_all`` does, in as few steps as there can be: they are the time that an event takes.
+    """
+    stream = connection.publisher()
+    if not stream.lets_read:
+        return None
+    event, payload = prepare(obj, stream)
+    collector = Collector()
+    try:
+        event._state = _PUBLISHED
+        if not stream.put_alone(topic, payload, collector, patience):
+            return None
+        for _, outcome in collector.outcomes:
+            if type(outcome) is Ack:
+                settle_event(event, outcome)
+                return [outcome]
+    except BaseException:
+        stream.give_up(collector)
+        stream.start_over()
+        raise
+    batch = Batch(connection, topic, patience, None, None)
+    batch.finish(event, collector, stream)
+    acks: List[Any] = batch.acks
+    return acks
+
+
 class Batch:
     """The events of one call. Used by one thread.
 
@@ -167,6 +195,17 @@ class Batch:
                 at = self._registered
                 self._registered += stream.put(self._topic, payloads, self._collector, self._patience, at)
                 self._take()
+            self._wait_for_the_rest()
+        except BaseException as error:
+            ending = self._ended(error)
+        self._raise_failures(ending)
+
+    def finish(self, event: Event, collector: Collector, stream: PublishStream) -> None:
+        """Wait for an event that was registered already. Raises what ``publish_all`` does."""
+        self._collector, self._stream, self._registered, self.acks = collector, stream, 1, [None]
+        self._accept(0, event)
+        ending: Optional[EnsignError] = None
+        try:
             self._wait_for_the_rest()
         except BaseException as error:
             ending = self._ended(error)

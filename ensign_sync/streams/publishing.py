@@ -100,6 +100,11 @@ class PublishStream(Stream):
         if size > self._largest:
             raise EventTooLargeError(size, self._largest)
 
+    @property
+    def lets_read(self) -> bool:
+        """Tell whether who publishes one event may read the answer."""
+        return self._driver.aside
+
     def knows(self, topic: str) -> bool:
         """Tell whether the stream has, or had last, a connection that knows the topic."""
         return self.machine.knows(topic) and not self.machine.over
