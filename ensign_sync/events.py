@@ -92,7 +92,8 @@ def _kind_of(name: Any, version: Any) -> Kind:
         raise TypeError(f"schema name must be str, got type {type(name).__name__}")
     if version and not isinstance(version, str):
         raise ValueError(f"unparseable semantic version: {version}")
-    return _checked_kind(str(name), version and str(version))
+    # str() of a member of an enumeration would be its name.
+    return _checked_kind("".join(name), "".join(version) if version else "")
 
 
 @functools.lru_cache(maxsize=256)
@@ -130,6 +131,14 @@ def _checked_meta(meta: Mapping[str, str]) -> Dict[str, str]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"meta must map str to str, got {key!r}: {value!r}: convert both with str()")
     return checked
+
+
+_NOT_COPIED = frozenset(("_handle", "__dict__", "__weakref__"))
+_DEFAULTS: Dict[str, Any] = {
+    **dict.fromkeys(("id", "error", "_type", "_created", "_committed", "_handle")),
+    "topic": "",
+    "_state": _INITIALIZED,
+}
 
 
 class Event:
@@ -189,7 +198,15 @@ class Event:
 
     def __getstate__(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         # A copy, perhaps in another process, belongs to no stream.
-        return self.__dict__, {**{name: getattr(self, name) for name in Event.__slots__[:-2]}, "_handle": None}
+        slots = (name for base in type(self).__mro__ for name in vars(base).get("__slots__", ()))
+        kept = {name: getattr(self, name) for name in slots if name not in _NOT_COPIED and hasattr(self, name)}
+        return self.__dict__, kept
+
+    def __getattr__(self, name: str) -> Any:
+        # Of a class below that does not call __init__, as far as there is a default.
+        if name in _DEFAULTS:
+            return _DEFAULTS[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def type(self) -> Type:

@@ -1,15 +1,14 @@
 """Keeps a protocol machine connected: one reader thread, and a loop that reconnects."""
 
-import contextlib
 import logging
 import random
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Iterator, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Generator, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
-from ..handover.locking import LockTimeoutError, Signal, hold, holding
+from ..handover.locking import Signal, holding
 from ..handover.spawn import gather, spawn_kept
 from ..protocol import retry
 from ..protocol.frames import HalfClose
@@ -28,6 +27,9 @@ STABLE_SECONDS = 60.0
 
 #: So often a reader thread that has stepped aside looks whether anybody reads in its place.
 GLANCE = 0.1
+
+#: After so many glances a wheel that nobody turns is lost.
+_LOST_AFTER = 10
 
 
 class Line(NamedTuple):
@@ -72,6 +74,36 @@ class Hooks(NamedTuple):
     on_reconnect: Callable[[Outage], None]
 
 
+class _Turn:
+    """Whose turn it is to read a call: that of who holds the wheel. A context that closes the call's messages.
+
+    Attributes:
+        messages: What is read.
+        left: What others have read for the reader thread: messages, or how they ended, None if well.
+        reads: How often others have read.
+        reader: The one that does now, and ``remaining`` how long it still may.
+        stuck: It does not go on before something else has happened.
+        given_up: By the reader thread, to whoever has the wheel.
+    """
+
+    def __init__(self, messages: Generator[bytes, None, None]) -> None:
+        self.wheel = threading.Lock()
+        self.messages = messages
+        self.left: Deque[Any] = deque()
+        self.reads = 0
+        self.reader: Optional[int] = None
+        self.remaining: Optional[Callable[[], Optional[float]]] = None
+        self.stuck = self.given_up = False
+
+    def __enter__(self) -> "_Turn":
+        self.wheel.acquire()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if not self.given_up:
+            self.messages.close()
+
+
 class StreamDriver:
     """One machine, its mutex, and the reader thread that feeds it.
 
@@ -111,15 +143,10 @@ class StreamDriver:
         self._told_of_outage = False
         self._deliberate = False  # the connection is being given up by ourselves
         self._conditions: List[Callable[[], bool]] = []
-        # Who holds the wheel reads the call: the reader thread, or another while that has stepped aside.
-        self._wheel = threading.Lock()
-        self._messages: Optional[Iterator[bytes]] = None
+        self.aside = False
         self._asked = False  # somebody would have read for themselves
-        self.aside = False  # the reader thread has let go of the wheel
         self._called_back = Signal()
-        self._reads = 0  # how often others have read
-        self._time_to_read: Optional[Callable[[], Optional[float]]] = None  # how long the one that does still may
-        self._left: Deque[Any] = deque()  # what others have read for the reader thread: frames, or the end of the call
+        self._turn: Optional[_Turn] = None  # of the present call
 
     # for any thread
 
@@ -149,44 +176,55 @@ class StreamDriver:
 
     def call_back(self) -> None:
         """Have the reader thread read again, if it has stepped aside."""
+        turn = self._turn
+        if turn is not None and turn.reader == threading.get_ident():
+            # A signal handler, in the middle of a read of its own thread: that goes on when the handler has ended,
+            # which may wait for what only a new connection brings.
+            turn.stuck = True
+            self._give_up_deliberately()
         self._called_back.set()
 
-    def read_own(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
-        """Read a frame on the calling thread, if the reader thread has stepped aside; at most while time remains.
+    def read_own(self, own: Callable[[bytes], bool], remaining: Callable[[], Optional[float]]) -> None:
+        """Read a message on the calling thread, if the reader thread has stepped aside; at most while time remains.
 
-        That spares who says one thing at a time two changes of threads for each. A frame that is not ``own`` is left
+        That spares who says one thing at a time two changes of threads for each. A message that is not ``own`` is left
         to the reader thread, which comes back for it as for everything else. Nothing is promised: who waits for the
-        frame has to look whether it came.
+        message has to look whether it came.
         """
-        if not self.aside:
+        turn = self._turn
+        if not self.aside or turn is None:
             self._asked = True  # the reader thread steps aside after the answer, for the next time
             return
         try:
-            hold(self._wheel, 0.0, self._read, own, remaining)
-        except LockTimeoutError:
-            return  # another thread reads, and calls the reader thread back for what is left
+            # An interrupt that strikes between these lines leaves the wheel locked: the reader thread finds out.
+            if turn.wheel.acquire(False):
+                try:
+                    self._read(turn, own, remaining)
+                finally:
+                    turn.wheel.release()
         finally:
-            if self.machine.unsettled or self._left:
+            if self.machine.unsettled or turn.left:
                 self.call_back()
 
-    def _read(self, own: Callable[[Any], bool], remaining: Callable[[], Optional[float]]) -> None:
-        """Read a frame. Needs the wheel."""
-        if not self.aside or self._left or self._messages is None or remaining() == 0.0:
+    def _read(self, turn: "_Turn", own: Callable[[bytes], bool], remaining: Callable[[], Optional[float]]) -> None:
+        """Read a message. Needs the wheel."""
+        if not self.aside or turn.left or remaining() == 0.0:
             return
-        self._reads += 1
-        self._time_to_read = remaining
+        turn.reads += 1
+        turn.remaining, turn.reader = remaining, threading.get_ident()
         try:
-            frame = self._decode(next(self._messages))
-            if own(frame):
-                self._receive(frame)
+            data = next(turn.messages)
+            turn.reader = None
+            if own(data):
+                self._receive(self._decode(data))
             else:
-                self._left.append(frame)
+                turn.left.append(data)
         except StopIteration:
-            self._left.append(None)
-        except Exception as error:  # the end of the call, or nonsense on it, which is for the reader thread to handle
-            self._left.append(error)
+            turn.left.append(None)
+        except EnsignError as error:
+            turn.left.append(error)
         finally:
-            self._time_to_read = None
+            turn.remaining = turn.reader = None
 
     def _changed_by(self, alter: Callable[..., _T], args: Tuple[Any, ...]) -> Tuple[_T, List[Any]]:
         machine = self.machine
@@ -326,10 +364,10 @@ class StreamDriver:
                 return stream_ended(), False
             call, token_refused = self._line.open()
             self._begin(call)
-            with self._wheel, contextlib.closing(call.messages()) as messages:
-                self._messages, self._asked = messages, False
+            with _Turn(call.messages()) as turn:
+                self._turn, self._asked = turn, False
                 decode, receive = self._decode, self._receive
-                for data in messages:
+                for data in turn.messages:
                     receive(decode(data))
                     # Ready alone is no progress: a server may accept and then drop every stream.
                     progressed = opened_at is not None
@@ -337,7 +375,7 @@ class StreamDriver:
                         opened_at = self._clock.now()
                         self._came_back(lost_at, attempts)
                     if self._asked and call.threads_may_take_turns:
-                        self._step_aside()
+                        self._step_aside(turn)
             return stream_ended(), progressed or self._was_stable(opened_at)
         except EnsignError as error:
             if retry.is_token_refused(error):
@@ -368,37 +406,52 @@ class StreamDriver:
             self.machine.connected()
             self._send(self.machine.frames_to_send())
 
-    def _step_aside(self) -> None:
+    def _step_aside(self, turn: "_Turn") -> None:
         """Let other threads read while they do so; returns when this one is needed. Needs the wheel, and gives it back.
 
         Raises:
-            EnsignError, Exception: What the reading of another thread ended with.
+            EnsignError: What the reading of another thread ended with.
         """
         self._asked = False
         self._called_back.clear()
         self.aside = True
-        # Who hands something over looks at aside afterwards, so one of the two sees the other.
-        if not self.machine.unsettled:
-            self._wheel.release()
-            reads = -1
-            while not self._called_back.is_set() and reads != self._reads:
-                reads = self._reads
-                self._called_back.wait(GLANCE)
-                self._end_a_read_that_is_late()
-            while not self._wheel.acquire(timeout=GLANCE):
-                self._end_a_read_that_is_late()
-        self.aside = False
-        while self._left:
-            left = self._left.popleft()
-            if isinstance(left, Exception):
+        try:
+            # Who hands something over looks at aside afterwards, so one of the two sees the other.
+            if not self.machine.unsettled:
+                turn.wheel.release()
+                reads = -1
+                while not self._called_back.is_set() and reads != turn.reads:
+                    reads = turn.reads
+                    self._called_back.wait(GLANCE)
+                    self._end_a_late_read(turn)
+                self._take_back(turn)
+        finally:
+            self.aside = False
+        while turn.left:
+            left = turn.left.popleft()
+            if isinstance(left, EnsignError):
                 raise left
             if left is not None:
-                self._receive(left)
+                self._receive(self._decode(left))
 
-    def _end_a_read_that_is_late(self) -> None:
+    def _take_back(self, turn: "_Turn") -> None:
+        glances = 0
+        while not turn.wheel.acquire(timeout=GLANCE):
+            self._end_a_late_read(turn)
+            glances = glances + 1 if turn.reader is None else 0
+            if turn.stuck or glances >= _LOST_AFTER:
+                # Whoever has the wheel does not give it back: a signal handler that waits for us, or an interrupt that
+                # struck at the wrong moment. The call is theirs now.
+                turn.given_up = True
+                self._give_up_deliberately()
+                error = EnsignError("another thread did not go on with the stream")
+                error.retriable = True
+                raise error
+
+    def _end_a_late_read(self, turn: "_Turn") -> None:
         # It cannot stop by itself while nothing arrives. Whoever reads is about to give up what it waits for, and that
         # takes a new connection anyhow.
-        remaining = self._time_to_read
+        remaining = turn.remaining
         if remaining is not None and remaining() == 0.0:
             self.reconnect()
 

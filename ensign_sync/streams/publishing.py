@@ -151,7 +151,7 @@ class PublishStream(Stream):
         id: Optional[bytes] = self._driver.change_alone(self._register_known, topic, payload, owner)
         if id is None:
             return False
-        self._driver.read_own(lambda frame: type(frame) is Ack and frame.id == id, patience.remaining)
+        self._driver.read_own(functools.partial(codec.acknowledges, id), patience.remaining)
         return True
 
     def offer(self, topic: str, payload: Payload, owner: Any) -> bool:
@@ -186,7 +186,7 @@ class PublishStream(Stream):
 
     def _register_known(self, machine: PublishProtocol, topic: str, payload: Payload, owner: Any) -> Optional[bytes]:
         """Register one payload of a topic that is known if there is room; returns its local id. Needs the mutex."""
-        if machine.closing or machine.over or machine.in_flight >= self._low_water and not self._has_room():
+        if machine.closing or machine.over or not self._has_room():
             return None
         if topic not in machine.topics and not machine.knows(topic):
             return None
@@ -207,9 +207,14 @@ class PublishStream(Stream):
         """Make a new connection and send on it what is pending, after an interrupt that may have lost something."""
         self._driver.reconnect()
 
-    @holding("_mutex")
     def flush(self, patience: Patience) -> int:
         """Block until nothing waits for an answer; returns how many still do when the patience ends."""
+        if self._driver.aside:
+            self._driver.call_back()
+        return self._flush(patience)
+
+    @holding("_mutex")
+    def _flush(self, patience: Patience) -> int:
         machine = self.machine
         while machine.unsettled:
             fewer = functools.partial(lambda before: machine.unsettled < before, machine.unsettled)

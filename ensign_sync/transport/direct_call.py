@@ -110,11 +110,9 @@ def let_go(holder: Any) -> None:
 
 @contextlib.contextmanager
 def letting_go(holder: Any) -> Iterator[None]:
-    """Do so if anything but an ordinary error ends the block."""
+    """Do so if an error ends the block; a signal may have raised it, of whatever type it is."""
     try:
         yield
-    except Exception:
-        raise
     except BaseException:
         let_go(holder)
         raise

@@ -76,7 +76,7 @@ def encode_event(event: Event) -> Payload:
     By hand, since this is the way of every event: a message object would take three times as long.
     """
     data, created, schema = event.data, event._created, event._type
-    if type(data) is not bytes or not data or type(created) is not int or created < _SECOND:
+    if type(data) is not bytes or not data or type(created) is not int or created < _SECOND or type(event) is not Event:
         return _encode_event(event)
     try:
         if schema is None:
@@ -85,8 +85,9 @@ def encode_event(event: Event) -> Payload:
             numbers = (schema.major_version, schema.minor_version, schema.patch_version)
             kind = (event.mimetype, (schema.name, numbers))
         rest = _kinds.get(kind) or _encode_kind(event, kind)
-        for pair in event.meta.items():
-            rest = (_pairs.get(pair) or _encode_pair(pair)) + rest
+        if event.meta:
+            for pair in event.meta.items():
+                rest = (_pairs.get(pair) or _encode_pair(pair)) + rest
     except (TypeError, ValueError, AttributeError):
         return _encode_event(event)  # which knows what to say
     seconds, nanos = divmod(created, _SECOND)
@@ -218,6 +219,11 @@ def decode_publisher_reply(data: bytes) -> Any:
         end = reply.close_stream
         return frames.CloseStream(end.events, end.topics, end.acks, end.nacks)
     return frames.Unknown(kind or "")
+
+
+def acknowledges(id: bytes, data: bytes) -> bool:
+    """Tell, at a glance, whether a message is the ack of an id of 16 bytes."""
+    return data[4:20] == id and data[:1] == b"\x0a"
 
 
 # the subscribe stream, from the client's side

@@ -36,15 +36,21 @@ def driver(client):
     return client._connection.publisher()._driver
 
 
+def reads(client):
+    """Return how often threads have read for themselves on the present connection."""
+    turn = driver(client)._turn
+    return turn.reads if turn is not None else 0
+
+
 def step_aside(client):
     """Publish until the calling thread reads."""
 
-    def reads():
-        before = client._connection and driver(client)._reads
+    def reads_itself():
+        before = client._connection and reads(client)
         client.publish("weather", b"alone")
-        return before is not None and driver(client)._reads > before
+        return before is not None and reads(client) > before
 
-    eventually(reads)
+    eventually(reads_itself)
 
 
 class Publishing(threading.Thread):
@@ -72,10 +78,10 @@ class Publishing(threading.Thread):
 
 def test_the_caller_reads(client):
     """Every call reads its own answer; when nobody publishes any more, the reader thread comes back."""
-    before = driver(client)._reads
+    before = reads(client)
     for _ in range(20):
         client.publish("weather", b"x")
-    assert driver(client)._reads >= before + 15  # a machine that stands still for long lets the reader thread come back
+    assert reads(client) >= before + 15  # a machine that stands still for long lets the reader thread come back
     eventually(lambda: not driver(client).aside)
     client.publish("weather", b"y")
     step_aside(client)
@@ -98,7 +104,7 @@ def test_a_connection_that_is_cut(client, proxy, node):
     """The event is sent again on the next connection, which the reader thread makes."""
     proxy.black_hole()
     publishing = Publishing(client)
-    eventually(lambda: driver(client)._time_to_read)
+    eventually(lambda: driver(client)._turn.reader)
     proxy.black_hole(False)
     proxy.cut_connections()
     assert publishing.end() is None
@@ -110,7 +116,7 @@ def test_a_client_that_is_closed(client, proxy):
     """close() on another thread ends the call, which says that the event may be stored."""
     proxy.black_hole()
     publishing = Publishing(client)
-    eventually(lambda: driver(client)._time_to_read)
+    eventually(lambda: driver(client)._turn.reader)
     client.close(0.2)
     error = publishing.end()
     assert isinstance(error, PublishError)
@@ -121,7 +127,7 @@ def test_ctrl_c(client, proxy):
     """It comes out although nothing arrives, and the client can be used."""
     proxy.black_hole()
     interrupter = threading.Thread(
-        target=lambda: (eventually(lambda: driver(client)._time_to_read), os.kill(os.getpid(), signal.SIGINT))
+        target=lambda: (eventually(lambda: driver(client)._turn.reader), os.kill(os.getpid(), signal.SIGINT))
     )
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):
@@ -143,9 +149,14 @@ def test_an_event_that_is_refused(client, node):
 
 def test_nonsense_from_the_server(client, monkeypatch):
     """The reader thread handles it as it would its own: the stream fails, and the next call makes another."""
-    decode = driver(client)._decode
-    nonsense = [b"\xff\xff"]
-    monkeypatch.setattr(driver(client), "_decode", lambda data: decode(nonsense.pop() if nonsense else data))
+    turn = driver(client)._turn
+    whole = turn.messages
+
+    def spoiled():
+        yield b"\xff\xff"
+        yield from whole
+
+    monkeypatch.setattr(turn, "messages", spoiled())
     with pytest.raises(PublishError, match="DecodeError"):
         client.publish("weather", b"x", timeout=LIMIT)
     step_aside(client)
@@ -156,6 +167,77 @@ def test_no_time_at_all(client):
     with pytest.raises(PublishTimeoutError):
         client.publish("weather", b"x", timeout=0)
     client.publish("weather", b"y", timeout=LIMIT)
+
+
+class TestSignalHandlers:
+    """They run on the main thread, in the middle of its read."""
+
+    @pytest.fixture(autouse=True)
+    def slow(self, node):
+        """Keep the acks back, so that a signal arrives while one is waited for."""
+        node.faults.delay_acks(0.05)
+
+    def strike(self, client, handler):
+        """Have a signal arrive while the main thread reads; it publishes until then, and returns what that raised."""
+        struck = []
+
+        def handle(*_):
+            struck.append(None)
+            handler()
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        sender = threading.Thread(
+            target=lambda: (eventually(lambda: driver(client)._turn.reader), os.kill(os.getpid(), signal.SIGUSR1))
+        )
+        sender.start()
+        try:
+            while not struck:
+                client.publish("weather", b"x", timeout=LIMIT)
+        except Exception as error:
+            return error
+        finally:
+            sender.join(LIMIT)
+            signal.signal(signal.SIGUSR1, before)
+        return None
+
+    @pytest.mark.parametrize("call", ["publish", "submit", "flush"])
+    def test_a_handler_that_uses_the_client(self, client, call):
+        """It gets what it waits for, on another connection, and so does the call that it interrupted."""
+        calls = {
+            "publish": lambda: client.publish("weather", b"y", timeout=20),
+            "submit": lambda: client.submit("weather", b"y", timeout=20).result(20),
+            "flush": lambda: client.flush(20),
+        }
+        assert self.strike(client, calls[call]) is None
+        client.publish("weather", b"z", timeout=LIMIT)
+        assert client.stats()["in_flight"] == 0
+
+    def test_a_handler_that_closes_the_client(self, client, node, caplog):
+        """Nothing is given up, although the thread that read does not go on before the client is closed."""
+        error = self.strike(client, lambda: client.close(20))
+        assert error is None or "closed" in str(error)
+        assert not caplog.records or "unacknowledged" not in caplog.text
+        assert node.events("weather")
+
+    def test_a_handler_that_raises(self, client):
+        """Its exception comes out as it is, of whatever type, and the client can be used."""
+
+        class SoftTimeLimit(Exception):
+            pass
+
+        def handler():
+            raise SoftTimeLimit
+
+        assert isinstance(self.strike(client, handler), SoftTimeLimit)
+        client.publish("weather", b"z", timeout=LIMIT)
+        assert client.stats()["in_flight"] == 0
+
+
+def test_a_wheel_that_an_interrupt_left_locked(client):
+    """The reader thread gives that connection up."""
+    assert driver(client)._turn.wheel.acquire(timeout=LIMIT)
+    client.publish("weather", b"x", timeout=LIMIT)
+    step_aside(client)
 
 
 def test_among_others(node, client):
@@ -193,7 +275,7 @@ def test_a_submit_while_another_reads(client, proxy):
         step_aside(client)
         proxy.black_hole()
         publishing = Publishing(client)
-        eventually(lambda: driver(client)._time_to_read)
+        eventually(lambda: driver(client)._turn.reader)
         future = client.submit("weather", b"submitted")
         proxy.black_hole(False)
         proxy.cut_connections()

@@ -253,6 +253,19 @@ class TestStalledServer:
             proxy.black_hole(False)
             proxy.cut_connections()
 
+    def test_the_window_in_bytes_for_futures(self, node, proxy):
+        """It holds for single events too."""
+        with far(node, proxy, max_in_flight_bytes=100_000) as client:
+            client.publish("weather", b"x")
+            proxy.black_hole()
+            for _ in range(4):
+                client.submit("weather", bytes(30_000))
+            with pytest.raises(PublishTimeoutError, match="no room"):
+                client.submit("weather", bytes(30_000), timeout=0.2)
+            assert client.stats()["in_flight"] == 4
+            proxy.black_hole(False)
+            proxy.cut_connections()
+
 
 ENDS = {
     "end of file": ("", 0),

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+from enum import Enum
 
 import pytest
 from hypothesis import given, settings
@@ -613,3 +614,47 @@ def test_a_bad_version_changes_nothing():
     with pytest.raises(ValueError):
         kind.parse_version("1.2.4294967296")
     assert kind.semver() == "1.2.3"
+
+
+class Reading(Event):
+    """An event of a program, with attributes of its own."""
+
+    __slots__ = ("place",)
+
+
+class Bare(Event):
+    """One that sets what it wants itself."""
+
+    def __init__(self, data):
+        self.data, self.mimetype, self.meta, self.type = data, 50, {}, Type("bare", "1.0.0")
+
+
+class Word(str, Enum):
+    """Texts of a program."""
+
+    NAME = "order"
+    VERSION = "1.2.3"
+
+
+def test_subclasses_are_copied_whole():
+    """What a class below adds is copied, in slots or not; the stream is not."""
+    event = Reading(b"x", meta={"a": "b"})
+    event.place, event.note, event._handle = "Seattle", "wet", object()
+    for made in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
+        assert (made.place, made.note, made.data, made.meta) == ("Seattle", "wet", b"x", {"a": "b"})
+        assert made._handle is None
+
+
+def test_subclass_without_init():
+    """What it does not set is as in an event that nothing has happened to."""
+    event = Bare(b"x")
+    assert (event.id, event.topic, event.error, event.created, event.committed) == (None, "", None, None, None)
+    assert event.state == EventState.INITIALIZED
+    assert "bare v1.0.0" in str(event)
+    with pytest.raises(AttributeError, match="'Bare' object has no attribute 'colour'"):
+        assert event.colour
+
+
+def test_texts_of_an_enumeration():
+    """A member that is a str counts as that, not as its name."""
+    assert str(Event(b"x", schema_name=Word.NAME, schema_version=Word.VERSION).type) == "order v1.2.3"

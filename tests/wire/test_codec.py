@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensign_sync.api.v1beta1 import ensign_pb2, event_pb2
-from ensign_sync.events import Event
+from ensign_sync.events import Event, Type
 from ensign_sync.exceptions import EnsignTypeError
 from ensign_sync.ids import RLID, ULID
 from ensign_sync.nack import Code
@@ -109,6 +109,28 @@ def test_metadata_that_is_no_text(value):
     event.meta["key"] = value
     with pytest.raises((TypeError, ValueError)):
         codec.encode_event(event)
+
+
+class Overridden(Event):
+    """An event that says itself what it is."""
+
+    @property
+    def type(self):
+        return Type("overridden", "9.9.9")
+
+
+def test_what_a_subclass_overrides_is_sent():
+    """It is asked as anybody would ask it."""
+    proto = event_pb2.Event.FromString(bytes(codec.encode_event(Overridden(b"x"))))
+    assert proto.type.name == "overridden"
+
+
+@pytest.mark.parametrize("meta", [None, (), []], ids=repr)
+def test_metadata_that_was_taken_away(meta):
+    """It is none."""
+    event = Event(b"x", meta={"a": "b"})
+    event.meta = meta
+    assert not event_pb2.Event.FromString(bytes(codec.encode_event(event))).metadata
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", b"\x0a\x05abc", bytes(range(256))], ids=repr)
