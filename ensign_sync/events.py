@@ -1,5 +1,6 @@
 """Events: what is published, and what a subscription or a query returns."""
 
+import copyreg
 import functools
 import json
 import pickle
@@ -133,7 +134,6 @@ def _checked_meta(meta: Mapping[str, str]) -> Dict[str, str]:
     return checked
 
 
-_NOT_COPIED = frozenset(("_handle", "__dict__", "__weakref__"))
 _DEFAULTS: Dict[str, Any] = {
     **dict.fromkeys(("id", "error", "_type", "_created", "_committed", "_handle")),
     "topic": "",
@@ -198,8 +198,8 @@ class Event:
 
     def __getstate__(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         # A copy, perhaps in another process, belongs to no stream.
-        slots = (name for base in type(self).__mro__ for name in vars(base).get("__slots__", ()))
-        kept = {name: getattr(self, name) for name in slots if name not in _NOT_COPIED and hasattr(self, name)}
+        slots = copyreg._slotnames(type(self))  # type: ignore[attr-defined]  # as pickle finds them
+        kept = {name: getattr(self, name) for name in slots if name != "_handle" and hasattr(self, name)}
         return self.__dict__, kept
 
     def __getattr__(self, name: str) -> Any:

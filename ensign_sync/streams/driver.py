@@ -78,7 +78,7 @@ class _Turn:
     """Whose turn it is to read a call: that of who holds the wheel. A context that closes the call's messages.
 
     Attributes:
-        messages: What is read.
+        call: What is read, and ``messages`` what it says.
         left: What others have read for the reader thread: messages, or how they ended, None if well.
         reads: How often others have read.
         reader: The one that does now, and ``remaining`` how long it still may.
@@ -86,9 +86,10 @@ class _Turn:
         given_up: By the reader thread, to whoever has the wheel.
     """
 
-    def __init__(self, messages: Generator[bytes, None, None]) -> None:
+    def __init__(self, call: Call) -> None:
+        self.call = call
         self.wheel = threading.Lock()
-        self.messages = messages
+        self.messages: Generator[bytes, None, None] = call.messages()
         self.left: Deque[Any] = deque()
         self.reads = 0
         self.reader: Optional[int] = None
@@ -202,6 +203,9 @@ class StreamDriver:
                     self._read(turn, own, remaining)
                 finally:
                     turn.wheel.release()
+        except BaseException:
+            self.reconnect()
+            raise
         finally:
             if self.machine.unsettled or turn.left:
                 self.call_back()
@@ -215,13 +219,15 @@ class StreamDriver:
         try:
             data = next(turn.messages)
             turn.reader = None
-            if own(data):
+            if own(data) and not self.machine.over:
                 self._receive(self._decode(data))
             else:
                 turn.left.append(data)
         except StopIteration:
             turn.left.append(None)
         except EnsignError as error:
+            if not turn.call.ended:
+                raise  # a signal handler's
             turn.left.append(error)
         finally:
             turn.remaining = turn.reader = None
@@ -364,7 +370,7 @@ class StreamDriver:
                 return stream_ended(), False
             call, token_refused = self._line.open()
             self._begin(call)
-            with _Turn(call.messages()) as turn:
+            with _Turn(call) as turn:
                 self._turn, self._asked = turn, False
                 decode, receive = self._decode, self._receive
                 for data in turn.messages:

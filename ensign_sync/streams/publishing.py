@@ -186,7 +186,10 @@ class PublishStream(Stream):
 
     def _register_known(self, machine: PublishProtocol, topic: str, payload: Payload, owner: Any) -> Optional[bytes]:
         """Register one payload of a topic that is known if there is room; returns its local id. Needs the mutex."""
-        if machine.closing or machine.over or not self._has_room():
+        in_flight = machine.in_flight
+        if in_flight >= self._most_events or (machine.in_flight_bytes >= self._most_bytes and in_flight):
+            return None
+        if machine.closing or machine.over:
             return None
         if topic not in machine.topics and not machine.knows(topic):
             return None

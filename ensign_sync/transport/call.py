@@ -18,9 +18,11 @@ class Call:
     Attributes:
         threads_may_take_turns: Whether another thread may go on with ``messages`` after each message, also one that an
             interrupt may strike.
+        ended: What ``messages`` raises is how the call ended.
     """
 
     threads_may_take_turns = False
+    ended = False
 
     def write(self, messages: List[Message]) -> None:
         """Send messages in order; never blocks, never raises, and after the end of the call does nothing."""

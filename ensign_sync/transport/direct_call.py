@@ -171,12 +171,9 @@ class DirectCall(Call):
             with letting_go(self._call):
                 self._call.cancel(_cygrpc.StatusCode.cancelled, "cancelled by the client")
         except (AttributeError, TypeError, ValueError) as error:
+            if not _of_grpcio(error):
+                raise
             self._surprised(f"a call could not be cancelled: {error!r}")
-
-    def _sent(self) -> None:
-        """Note that what was being sent is sent, and go on. Needs the lock."""
-        self._under_way = False
-        self._begin()
 
     @holding("_lock")
     def _send_next(self) -> None:
@@ -184,8 +181,8 @@ class DirectCall(Call):
             self._begin()
 
     def _begin(self) -> None:
-        """Start sending what is next, if anything. Needs the lock."""
-        outbox, tag = self._outbox, _SENT
+        """Start sending what is next, if anything; what was being sent is. Needs the lock."""
+        outbox, tag, self._under_way = self._outbox, _SENT, False
         if self._over:
             self._sending = False
             return
@@ -205,14 +202,13 @@ class DirectCall(Call):
                     self._begin()
                 return
             started = self._under_way = self._call.operate((operation,), tag)
-        except ValueError:  # the call has ended, and its status is on the way
+        except BaseException as error:
+            if not isinstance(error, (ValueError, AttributeError, TypeError)) or not _of_grpcio(error):
+                let_go(self._call)
+                raise
             started = False
-        except (AttributeError, TypeError) as error:
-            started = False
-            self._surprised(f"a message could not be sent: {error!r}")
-        except BaseException:
-            let_go(self._call)
-            raise
+            if not isinstance(error, ValueError):  # that says that the call has ended; its status is on the way
+                self._surprised(f"a message could not be sent: {error!r}")
         if not started:
             self._sending, self._over = False, True
             self.cancel()
@@ -234,26 +230,28 @@ class DirectCall(Call):
                         continue
                     try:  # as in _receive
                         self._receiving = operate((receive(flags),), _RECEIVED)
-                    except ValueError:
+                    except ValueError as error:
                         self._receiving = False
+                        if not _of_grpcio(error):
+                            raise
                     yield message
                 else:
                     self._completed(event, tag)
-        except (AttributeError, TypeError, KeyError) as error:
-            self._opening, self._receiving, self._under_way = 0, False, False  # it cannot be asked any more
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # The queue must not be asked any more: an interrupt may have struck between it and here, or grpcio has
+            # destroyed it. It is not known what is still to come, so the memory of the call is given up.
+            self._opening, self._receiving, self._under_way, self._over = 0, False, False, True
+            let_go(self._call)
+            if not isinstance(error, (AttributeError, TypeError, KeyError)) or not _of_grpcio(error):
+                raise  # a signal handler's
+            self.ended = True
             reason = f"the call {self._name} cannot be driven: {error!r}"
             self._surprised(reason)
             failure = EnsignError(reason)
             failure.retriable = True
             raise failure from error
-        except (EnsignError, GeneratorExit):
-            raise
-        except BaseException:  # Ctrl-C, say, which the reader thread does not get, but others do
-            # It may have struck between the queue and here, so it is not known what is still to come: the memory of
-            # the call is given up.
-            self._opening, self._receiving, self._under_way, self._over = 0, False, False, True
-            let_go(self._call)
-            raise
         finally:
             if self._status is None:
                 self.cancel()
@@ -273,21 +271,24 @@ class DirectCall(Call):
     def _completed(self, event: Any, tag: str) -> None:
         """See to what follows from the completion of anything but a message."""
         if tag is _SENT or tag is _HALF_CLOSED:
-            with self._lock: self._sent()  # noqa: E701 - see handover/locking.py
+            with self._lock: self._begin()  # noqa: E701 - see handover/locking.py
             return
         self._opening -= 1
         if tag is _ENDED:
             end = event.batch_operations[0]
             self._status = _Status(end.code(), _text(end.details()))
-            self._over = True
+            self.ended = True
+            with self._lock: self._over = True  # noqa: E701 - see handover/locking.py
 
     def _receive(self) -> None:
         """Ask for the next message; while it is handled, gRPC already fetches the one after it."""
         try:
             # A new operation each time, since it holds the message.
             self._receiving = self._call.operate((_cygrpc.ReceiveMessageOperation(_NO_FLAGS),), _RECEIVED)
-        except ValueError:  # the call has ended
+        except ValueError as error:  # the call has ended
             self._receiving = False
+            if not _of_grpcio(error):
+                raise
 
     def join(self, deadline: Deadline) -> None:
         return None
@@ -309,6 +310,17 @@ def _start(channel: Any, path: str, metadata: Tuple[Tuple[str, str], ...]) -> An
         return channel._channel.segregated_call(*arguments, None)  # a registered call, which later versions want
     except TypeError:
         return channel._channel.segregated_call(*arguments)
+
+
+def _of_grpcio(error: BaseException) -> bool:
+    """Tell whether grpcio raised an error, and not a signal handler that ran in its midst, on the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return True
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    name = at.tb_frame.f_code.co_filename if at is not None else ""
+    return name == __file__ or "cygrpc" in name or name.endswith((".pyx", ".pxi"))
 
 
 def _text(details: Any) -> str:

@@ -75,8 +75,10 @@ def encode_event(event: Event) -> Payload:
 
     By hand, since this is the way of every event: a message object would take three times as long.
     """
-    data, created, schema = event.data, event._created, event._type
-    if type(data) is not bytes or not data or type(created) is not int or created < _SECOND or type(event) is not Event:
+    if type(event) is not Event:
+        return _encode_event(event)
+    data, created, schema, meta = event.data, event._created, event._type, event.meta
+    if type(data) is not bytes or type(created) is not int or created < _SECOND or not data:
         return _encode_event(event)
     try:
         if schema is None:
@@ -85,8 +87,8 @@ def encode_event(event: Event) -> Payload:
             numbers = (schema.major_version, schema.minor_version, schema.patch_version)
             kind = (event.mimetype, (schema.name, numbers))
         rest = _kinds.get(kind) or _encode_kind(event, kind)
-        if event.meta:
-            for pair in event.meta.items():
+        if meta:
+            for pair in meta.items():
                 rest = (_pairs.get(pair) or _encode_pair(pair)) + rest
     except (TypeError, ValueError, AttributeError):
         return _encode_event(event)  # which knows what to say
@@ -222,8 +224,13 @@ def decode_publisher_reply(data: bytes) -> Any:
 
 
 def acknowledges(id: bytes, data: bytes) -> bool:
-    """Tell, at a glance, whether a message is the ack of an id of 16 bytes."""
-    return data[4:20] == id and data[:1] == b"\x0a"
+    """Tell whether a message is the ack of an id of 16 bytes, which ``decode_publisher_reply`` then takes by hand."""
+    size = len(data)
+    return (
+        24 <= size < 128
+        and data[4:20] == id
+        and (data[0], data[1], data[2], data[3], data[20], data[21]) == (0x0A, size - 2, 0x0A, 16, 0x12, size - 22)
+    )
 
 
 # the subscribe stream, from the client's side

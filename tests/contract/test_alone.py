@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from ensign_sync import Ensign, NackError, PublishError, PublishTimeoutError
+from ensign_sync import Ensign, EnsignTimeoutError, NackError, PublishError, PublishTimeoutError
+from ensign_sync.transport import choice
 from tests.proxy import Proxy
 from tests.size import by_size
 from tests.waiting import eventually
@@ -219,16 +220,16 @@ class TestSignalHandlers:
         assert not caplog.records or "unacknowledged" not in caplog.text
         assert node.events("weather")
 
-    def test_a_handler_that_raises(self, client):
+    @pytest.mark.parametrize("kind", [RuntimeError, EnsignTimeoutError, KeyError, ValueError, TypeError])
+    def test_a_handler_that_raises(self, client, kind):
         """Its exception comes out as it is, of whatever type, and the client can be used."""
 
-        class SoftTimeLimit(Exception):
-            pass
-
         def handler():
-            raise SoftTimeLimit
+            raise kind("from the handler")
 
-        assert isinstance(self.strike(client, handler), SoftTimeLimit)
+        error = self.strike(client, handler)
+        assert type(error) is kind and "from the handler" in str(error)
+        assert choice._given_up is None
         client.publish("weather", b"z", timeout=LIMIT)
         assert client.stats()["in_flight"] == 0
 

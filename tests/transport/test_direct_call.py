@@ -224,9 +224,15 @@ class Strange(types.SimpleNamespace):
         super().__init__(**{**{name: getattr(direct_call._cygrpc, name) for name in direct_call._NAMES}, **different})
 
 
+_SOURCE = """
 def refuses(*_):
-    """Be something that does not take these arguments."""
     raise TypeError("this is not how it is called here")
+"""
+
+#: Something of grpcio that does not take these arguments.
+_grpcio = {}
+exec(compile(_SOURCE, "grpc/_cython/cygrpc.pyx", "exec"), _grpcio)
+refuses = _grpcio["refuses"]
 
 
 @pytest.mark.parametrize("operation", direct_call._NAMES)
