@@ -1,0 +1,333 @@
+"""What a subscription has had of each topic, and what to read of the log so that nothing is missed.
+
+A server delivers live events only, drops them silently for a slow reader, lets some pass between Ready and the moment
+at which it knows the subscriber, and forgets all at a reconnection (docs/protocol.rst, "Subscribe stream"). The log has
+them. A topic is live, or behind: then one query reads the log from a row that must still be there, the anchor, while
+what arrives live is held; at the end of the query what is held follows, and the topic is live. Whatever could hide a
+hole is doubted before it is delivered, which costs one more query.
+
+Its doors:
+    from the stream        opened, lost, live, idle
+    from the log           row, ended
+    to the log             next_read
+    to the application     deliveries, gaps, and reopen: the stream has to be opened anew
+"""
+
+import heapq
+from typing import Dict, List, Mapping, NamedTuple, Optional, Set
+
+from .frames import Delivery
+
+#: A server keeps so many events for a subscriber and drops what comes beyond them, so a drop can only follow as many
+#: that were received without a pause.
+SERVER_BUFFER = 16_384
+
+#: How many ids are remembered: all that a server can have buffered, twice. What a step back of its clock touches is
+#: recognised as long as it is among them.
+MEMORY = 32_768
+
+#: How much of what arrives live is held while the log is read, in bytes of payloads.
+MOST_HELD = 64 * 2**20
+
+_BEFORE_ALL = b""  # smaller than every id
+
+
+class Read(NamedTuple):
+    """To the log: read a topic from a row on, to its end, or one row alone."""
+
+    topic_id: bytes
+    offset: int
+    alone: bool
+    duplicates: bool
+    number: int  # tells a read from others that are alike
+
+
+class Passed(NamedTuple):
+    """To the application: an event, which is the row of the log that ``row`` says, as far as is known."""
+
+    delivery: Delivery
+    row: int
+
+
+class Gap(NamedTuple):
+    """To the application: events were missed, or may have been, and are not to be had."""
+
+    topic_id: bytes
+    after_id: bytes
+    certain: bool
+    reason: str
+
+
+class _Held(NamedTuple):
+    delivery: Delivery
+    stepped: bool  # the server's clock went back before it
+
+
+class _Search:
+    """Looks for the smallest n whose row is none or later than ``after``, one row at a time.
+
+    Where only the reading has to begin, not exactly there but not after it, it ends when little is left to skip.
+    """
+
+    def __init__(self, after: bytes, hint: int, expected: Optional[int]) -> None:
+        self.after = after
+        self.expected = expected  # how many rows there should be up to there
+        self.last_row, self.last_id = -1, None  # type: int, Optional[bytes]
+        self.bound: Optional[int] = None
+        self._step = 1
+        self.probe = max(hint, 0)
+
+    def tell(self, id: Optional[bytes]) -> bool:
+        """Take the row that was asked for, None if there is none; returns whether the search is over."""
+        if id is not None and id <= self.after:
+            self.last_row, self.last_id = self.probe, id
+        else:
+            self.bound = self.probe
+        if self.bound is None:
+            self.probe = self.last_row + self._step
+        elif self.last_row < 0 and self.bound > self._step:
+            self.probe = self.bound - self._step
+        else:
+            self.probe = (self.last_row + self.bound) // 2
+        self._step *= 2
+        if self.bound is None:
+            return False
+        near_enough = 1 if self.expected is not None else max(1, self.bound // 16)
+        return self.bound - self.last_row <= near_enough
+
+
+class _Topic:
+    """What is known of one topic."""
+
+    def __init__(self, id: bytes, floor: bytes = _BEFORE_ALL) -> None:
+        self.id = id
+        self.floor = floor  # every event up to here was delivered
+        self.seen: Set[bytes] = set()  # and these
+        self._by_id: List[bytes] = []
+        self.row = -1  # the row of the log ...
+        self.anchor: Optional[bytes] = None  # ... that has this id
+        self.behind = self.dirty = True
+        self.spilled = False
+        self.held: Dict[bytes, _Held] = {}
+        self.search: Optional[_Search] = None
+        self.read: Optional[Read] = None  # under way
+        self.rows = 0  # of it
+        self.held_before: Set[bytes] = set()  # it was sent
+        self.again = False  # without duplicates
+
+    def was_delivered(self, id: bytes) -> bool:
+        return id <= self.floor or id in self.seen
+
+    def remember(self, id: bytes, most: int) -> None:
+        self.seen.add(id)
+        heapq.heappush(self._by_id, id)
+        while len(self._by_id) > most:  # the smallest, not the oldest: what is later may come again
+            smallest = heapq.heappop(self._by_id)
+            self.seen.discard(smallest)
+            self.floor = max(self.floor, smallest)
+
+
+class CatchUp:
+    """The machine of one subscription. Not thread-safe.
+
+    Attributes:
+        deliveries: What goes to the application, in order; whoever takes it empties the list.
+        gaps: What it has to be told of, the same.
+        reopen: The stream does not carry the topics of now.
+    """
+
+    def __init__(
+        self, memory: int = MEMORY, most_held: int = MOST_HELD, server_buffer: int = SERVER_BUFFER
+    ) -> None:
+        self.deliveries: List[Passed] = []
+        self.gaps: List[Gap] = []
+        self.reopen = False
+        self._memory, self._most_held, self._server_buffer = memory, most_held, server_buffer
+        self._held_bytes = 0
+        self._names: Dict[str, bytes] = {}
+        self._topics: Dict[bytes, _Topic] = {}
+        self._open = False
+        self._previous: Optional[int] = None  # the counter of the last live event of this stream
+        self._received = 0  # since the stream opened, was doubted or idle
+        self._largest = _BEFORE_ALL
+        self._looks: Set[int] = set()
+        self._reads = 0
+
+    # from the application
+
+    def start(self, name: str, id: bytes, floor: bytes, hint: int) -> None:
+        """Begin after an id: ``hint`` is about where its row is. Without it, a topic begins with its first row."""
+        self._names[name] = id
+        self._topics[id] = topic = _Topic(id, floor)
+        if floor != _BEFORE_ALL:
+            topic.search = _Search(floor, hint, None)
+
+    # from the stream
+
+    def opened(self, topics: Mapping[str, bytes]) -> None:
+        """A stream is open with these topics, name to id; what each of them missed is not known."""
+        self._open, self.reopen = True, False
+        self._previous, self._received, self._largest = None, 0, _BEFORE_ALL
+        self._looks.clear()
+        for name, id in topics.items():
+            old = self._topics.get(self._names.get(name, b""))
+            if old is not None and old.id != id:
+                self._forget(old)
+                self.gaps.append(Gap(old.id, old.anchor or old.floor, True, f"the topic {name} was made anew"))
+            self._names[name] = id
+            self._topics.setdefault(id, _Topic(id))
+        self._doubt()
+
+    def lost(self) -> None:
+        """The stream is gone. A read that is under way goes on."""
+        self._open = False
+
+    def live(self, event: Delivery, room: bool) -> None:
+        """Take an event from the stream; without ``room`` for it, it is left to the log."""
+        topic = self._topics.get(event.topic_id)
+        if topic is None:
+            self.reopen = True
+            return
+        counter = int.from_bytes(event.id[-4:], "big")
+        if self._previous is None or (counter != self._previous + 1 and self._received >= self._server_buffer):
+            self._doubt()
+        self._previous = counter
+        self._received += 1
+        held = _Held(event, event.id < self._largest)
+        self._largest = max(self._largest, event.id)
+        if topic.behind:
+            self._hold(topic, held)
+        elif not self._was_had(topic, held):
+            if room:
+                self._put(topic, event)
+            else:
+                topic.behind = True
+
+    def idle(self, seconds: int) -> None:
+        """Nothing arrived for so long. Tell it at two ages, such as 1 and 10 seconds."""
+        if self._received >= self._server_buffer or (self._previous is None and seconds not in self._looks):
+            self._doubt()
+        self._received = 0
+        self._looks.add(seconds)
+
+    # to and from the log
+
+    def next_read(self) -> Optional[Read]:
+        """Return what to read next, if anything. Ask when there is room for what is read, and after every change."""
+        for topic in self._topics.values():
+            if topic.behind and topic.read is None and self._open:
+                self._reads += 1
+                offset = max(topic.row, 0) if topic.search is None else topic.search.probe
+                topic.read = Read(topic.id, offset, topic.search is not None, not topic.again, self._reads)
+                topic.rows = 0
+                if topic.search is None:
+                    if topic.spilled:
+                        self._drop_held(topic)
+                    topic.spilled = topic.dirty = False
+                    topic.held_before = set(topic.held)
+                return topic.read
+        return None
+
+    def row(self, read: Read, event: Delivery) -> bool:
+        """Take a row of a read; returns False if the read is of no use any more and has to be cancelled."""
+        topic = self._topics.get(read.topic_id)
+        if topic is None or topic.read is not read:
+            return False
+        if event.topic_id != topic.id:
+            self.reopen, topic.read = True, None
+            return False
+        if topic.search is not None:
+            topic.rows = 1
+            self._searched(topic, event.id)
+            return False
+        if topic.rows == 0 and topic.anchor is not None and event.id != topic.anchor:
+            self._misfit(topic)
+            return False
+        topic.row, topic.anchor = read.offset + topic.rows, event.id
+        topic.rows += 1
+        held = topic.held.pop(event.id, None)
+        if held is not None:
+            self._held_bytes -= len(held.delivery.payload)
+        if not topic.was_delivered(event.id):
+            self._deliver(topic, event)
+        return True
+
+    def ended(self, read: Read, well: bool) -> None:
+        """A read is over; not ``well``, if it failed, and then it is made again."""
+        topic = self._topics.get(read.topic_id)
+        if topic is None or topic.read is not read:
+            return
+        topic.read = None
+        if not well or (not self._open and topic.search is None):
+            return
+        if topic.search is not None:
+            self._searched(topic, None)
+        elif topic.rows == 0 and topic.anchor is not None:
+            self._misfit(topic)
+        elif not (topic.dirty or topic.spilled):
+            self._caught_up(topic)
+
+    # inside
+
+    def _doubt(self) -> None:
+        self._received = 0
+        for topic in self._topics.values():
+            topic.behind = topic.dirty = True
+
+    def _hold(self, topic: _Topic, held: _Held) -> None:
+        size = len(held.delivery.payload)
+        if self._held_bytes + size > self._most_held:
+            topic.spilled = True
+        elif held.delivery.id not in topic.held:
+            topic.held[held.delivery.id] = held
+            self._held_bytes += size
+
+    def _drop_held(self, topic: _Topic) -> None:
+        self._held_bytes -= sum(len(held.delivery.payload) for held in topic.held.values())
+        topic.held.clear()
+
+    def _forget(self, topic: _Topic) -> None:
+        self._drop_held(topic)
+        del self._topics[topic.id]
+
+    def _was_had(self, topic: _Topic, held: _Held) -> bool:
+        """Tell whether the log was faster than the stream; after a step of the clock a small id may be new."""
+        id = held.delivery.id
+        return id in topic.seen or (id <= topic.floor and not held.stepped)
+
+    def _put(self, topic: _Topic, event: Delivery) -> None:
+        topic.row += 1
+        topic.anchor = event.id if topic.anchor is None else max(topic.anchor, event.id)
+        self._deliver(topic, event)
+
+    def _deliver(self, topic: _Topic, event: Delivery) -> None:
+        topic.remember(event.id, self._memory // len(self._topics))
+        self.deliveries.append(Passed(event, topic.row))
+
+    def _caught_up(self, topic: _Topic) -> None:
+        held = [one for one in topic.held.values() if not self._was_had(topic, one)]
+        if not topic.again and any(one.delivery.id in topic.held_before for one in held):
+            # The log ended before an event that was there when it was read: the server cut it short, or hides that one.
+            topic.again = True
+            self.gaps.append(Gap(topic.id, topic.anchor or topic.floor, False, "the log does not have a live event"))
+            return
+        topic.again = topic.behind = False
+        self._drop_held(topic)
+        for one in held:
+            self._put(topic, one.delivery)
+
+    def _misfit(self, topic: _Topic) -> None:
+        """The anchor is not where it was: rows are there that were hidden, or not there any more."""
+        topic.read = None
+        expected = topic.row + 1 - sum(id <= (topic.anchor or _BEFORE_ALL) for id in topic.seen)
+        topic.search = _Search(topic.floor, expected, expected)
+
+    def _searched(self, topic: _Topic, id: Optional[bytes]) -> None:
+        topic.read, search = None, topic.search
+        assert search is not None
+        if not search.tell(id):
+            return
+        if search.expected is not None and search.last_row + 1 > search.expected:
+            more = search.last_row + 1 - search.expected
+            self.gaps.append(Gap(topic.id, topic.floor, False, f"the log has {more} more events than were delivered"))
+        topic.search, topic.row, topic.anchor = None, search.last_row, search.last_id
