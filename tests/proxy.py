@@ -6,6 +6,8 @@ import socket
 import threading
 from typing import Any, Dict, Optional, Set
 
+from ensign_sync import Ensign
+
 _CHUNK = 65_536
 _MOST_WAITING = 1 << 20
 
@@ -190,3 +192,10 @@ class Proxy:
                 # A reset and not a regular end: this is how a line dies.
                 gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             gone.close()
+
+
+def far(node, proxy, **options):
+    """Return a client of a node that is behind a network."""
+    return Ensign(
+        node.client_id, node.client_secret, endpoint=proxy.endpoint, insecure=True, auth_url=node.auth_url, **options
+    )

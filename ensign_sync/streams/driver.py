@@ -3,8 +3,7 @@
 import logging
 import random
 import threading
-from collections import deque
-from typing import Any, Callable, Deque, Generator, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from ..exceptions import EnsignError
 from ..handover.clock import Clock, Deadline
@@ -17,6 +16,7 @@ from ..protocol.retry import History
 from ..settings import Reconnect
 from ..transport.call import Call
 from ..wire.codec import Message
+from .turn import Turn
 
 logger = logging.getLogger("ensign_sync")
 
@@ -24,12 +24,6 @@ _T = TypeVar("_T")
 
 #: A connection that was open this long counts as progress, even if nothing was said on it.
 STABLE_SECONDS = 60.0
-
-#: So often a reader thread that has stepped aside looks whether anybody reads in its place.
-GLANCE = 0.1
-
-#: After so many glances a wheel that nobody turns is lost.
-_LOST_AFTER = 10
 
 
 class Line(NamedTuple):
@@ -74,37 +68,6 @@ class Hooks(NamedTuple):
     on_reconnect: Callable[[Outage], None]
 
 
-class _Turn:
-    """Whose turn it is to read a call: that of who holds the wheel. A context that closes the call's messages.
-
-    Attributes:
-        call: What is read, and ``messages`` what it says.
-        left: What others have read for the reader thread: messages, or how they ended, None if well.
-        reads: How often others have read.
-        reader: The one that does now, and ``remaining`` how long it still may.
-        stuck: It does not go on before something else has happened.
-        given_up: By the reader thread, to whoever has the wheel.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.wheel = threading.Lock()
-        self.messages: Generator[bytes, None, None] = call.messages()
-        self.left: Deque[Any] = deque()
-        self.reads = 0
-        self.reader: Optional[int] = None
-        self.remaining: Optional[Callable[[], Optional[float]]] = None
-        self.stuck = self.given_up = False
-
-    def __enter__(self) -> "_Turn":
-        self.wheel.acquire()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if not self.given_up:
-            self.messages.close()
-
-
 class StreamDriver:
     """One machine, its mutex, and the reader thread that feeds it.
 
@@ -147,7 +110,7 @@ class StreamDriver:
         self.aside = False
         self._asked = False  # somebody would have read for themselves
         self._called_back = Signal()
-        self._turn: Optional[_Turn] = None  # of the present call
+        self._turn: Optional[Turn] = None  # of the present call
 
     # for any thread
 
@@ -200,7 +163,8 @@ class StreamDriver:
             # An interrupt that strikes between these lines leaves the wheel locked: the reader thread finds out.
             if turn.wheel.acquire(False):
                 try:
-                    self._read(turn, own, remaining)
+                    if self.aside:
+                        turn.read(own, remaining, self._take)
                 finally:
                     turn.wheel.release()
         except BaseException:
@@ -209,28 +173,6 @@ class StreamDriver:
         finally:
             if self.machine.unsettled or turn.left:
                 self.call_back()
-
-    def _read(self, turn: "_Turn", own: Callable[[bytes], bool], remaining: Callable[[], Optional[float]]) -> None:
-        """Read a message. Needs the wheel."""
-        if not self.aside or turn.left or remaining() == 0.0:
-            return
-        turn.reads += 1
-        turn.remaining, turn.reader = remaining, threading.get_ident()
-        try:
-            data = next(turn.messages)
-            turn.reader = None
-            if own(data) and not self.machine.over:
-                self._receive(self._decode(data))
-            else:
-                turn.left.append(data)
-        except StopIteration:
-            turn.left.append(None)
-        except EnsignError as error:
-            if not turn.call.ended:
-                raise  # a signal handler's
-            turn.left.append(error)
-        finally:
-            turn.remaining = turn.reader = None
 
     def _changed_by(self, alter: Callable[..., _T], args: Tuple[Any, ...]) -> Tuple[_T, List[Any]]:
         machine = self.machine
@@ -370,7 +312,7 @@ class StreamDriver:
                 return stream_ended(), False
             call, token_refused = self._line.open()
             self._begin(call)
-            with _Turn(call) as turn:
+            with Turn(call) as turn:
                 self._turn, self._asked = turn, False
                 decode, receive = self._decode, self._receive
                 for data in turn.messages:
@@ -412,7 +354,7 @@ class StreamDriver:
             self.machine.connected()
             self._send(self.machine.frames_to_send())
 
-    def _step_aside(self, turn: "_Turn") -> None:
+    def _step_aside(self, turn: Turn) -> None:
         """Let other threads read while they do so; returns when this one is needed. Needs the wheel, and gives it back.
 
         Raises:
@@ -424,13 +366,10 @@ class StreamDriver:
         try:
             # Who hands something over looks at aside afterwards, so one of the two sees the other.
             if not self.machine.unsettled:
-                turn.wheel.release()
-                reads = -1
-                while not self._called_back.is_set() and reads != turn.reads:
-                    reads = turn.reads
-                    self._called_back.wait(GLANCE)
-                    self._end_a_late_read(turn)
-                self._take_back(turn)
+                turn.leave(self._called_back, self.reconnect)
+        except EnsignError:
+            self._give_up_deliberately()
+            raise
         finally:
             self.aside = False
         while turn.left:
@@ -440,26 +379,12 @@ class StreamDriver:
             if left is not None:
                 self._receive(self._decode(left))
 
-    def _take_back(self, turn: "_Turn") -> None:
-        glances = 0
-        while not turn.wheel.acquire(timeout=GLANCE):
-            self._end_a_late_read(turn)
-            glances = glances + 1 if turn.reader is None else 0
-            if turn.stuck or glances >= _LOST_AFTER:
-                # Whoever has the wheel does not give it back: a signal handler that waits for us, or an interrupt that
-                # struck at the wrong moment. The call is theirs now.
-                turn.given_up = True
-                self._give_up_deliberately()
-                error = EnsignError("another thread did not go on with the stream")
-                error.retriable = True
-                raise error
-
-    def _end_a_late_read(self, turn: "_Turn") -> None:
-        # It cannot stop by itself while nothing arrives. Whoever reads is about to give up what it waits for, and that
-        # takes a new connection anyhow.
-        remaining = turn.remaining
-        if remaining is not None and remaining() == 0.0:
-            self.reconnect()
+    def _take(self, data: bytes) -> bool:
+        """Take a message that another thread read; returns whether it is of use."""
+        if self.machine.over:
+            return False
+        self._receive(self._decode(data))
+        return True
 
     def _receive(self, frame: Any) -> None:
         with self.mutex: events = self._received(frame)  # noqa: E701 - see handover/locking.py

@@ -43,8 +43,6 @@ def _varint(number: int) -> bytes:
 #: The same for numbers that come again, as lengths do.
 varint = functools.lru_cache(maxsize=4096)(_varint)
 
-_BYTES = tuple(bytes([number]) for number in range(128))
-
 
 #: What is sent: whole, or in pieces that are put together when it is.
 Message = Union[bytes, Tuple[bytes, ...]]

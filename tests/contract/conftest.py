@@ -7,6 +7,7 @@ import pytest
 from ensign_sync.transport import choice
 from ensign_sync.transport.direct_call import DirectCall
 from ensign_sync.transport.stub_call import StubCall
+from tests.proxy import Proxy
 from tests.size import SIZE
 from tests.threads import no_thread_stays
 
@@ -23,6 +24,13 @@ def pytest_generate_tests(metafunc):
     """Run a test about streams once with each kind of call."""
     if metafunc.module.__name__.rpartition(".")[2] in STREAMS:
         metafunc.parametrize("transport", KINDS, indirect=True)
+
+
+@pytest.fixture
+def proxy(node):
+    """A network between the client and the node."""
+    with Proxy(node.endpoint) as between:
+        yield between
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from ensign_sync import Ensign, EnsignTimeoutError, NackError, PublishError, PublishTimeoutError
+from ensign_sync import EnsignTimeoutError, NackError, PublishError, PublishTimeoutError
 from ensign_sync.transport import choice
-from tests.proxy import Proxy
+from tests.proxy import far
 from tests.size import by_size
 from tests.waiting import eventually
 
@@ -17,19 +17,11 @@ LIMIT = 60.0
 
 
 @pytest.fixture
-def proxy(node):
-    """A network between the client and the node."""
-    with Proxy(node.endpoint) as between:
-        yield between
-
-
-@pytest.fixture
 def client(node, proxy):
     """A client behind that network, whose reader thread has stepped aside."""
-    far = Ensign(node.client_id, node.client_secret, endpoint=proxy.endpoint, insecure=True, auth_url=node.auth_url)
-    with far:
-        step_aside(far)
-        yield far
+    with far(node, proxy) as connected:
+        step_aside(connected)
+        yield connected
 
 
 def driver(client):

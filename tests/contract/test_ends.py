@@ -11,21 +11,7 @@ import time
 import pytest
 
 from ensign_sync import ClientClosedError, Ensign, EnsignError, PublishTimeoutError
-from tests.proxy import Proxy
-
-
-@pytest.fixture
-def proxy(node):
-    """A network between the client and the node."""
-    with Proxy(node.endpoint) as between:
-        yield between
-
-
-def far(node, proxy, **options):
-    """Return a client behind that network."""
-    return Ensign(
-        node.client_id, node.client_secret, endpoint=proxy.endpoint, insecure=True, auth_url=node.auth_url, **options
-    )
+from tests.proxy import far
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ensign_sync import (
     from_object,
 )
 from ensign_sync.events import EventState
-from tests.proxy import Proxy
+from tests.proxy import far
 from tests.size import by_size
 
 
@@ -32,18 +32,9 @@ def numbered(count):
 
 
 @pytest.fixture
-def proxy(node):
-    """A network between the client and the node."""
-    with Proxy(node.endpoint) as between:
-        yield between
-
-
-@pytest.fixture
 def far_client(node, proxy):
     """A client behind that network."""
-    with Ensign(
-        node.client_id, node.client_secret, endpoint=proxy.endpoint, insecure=True, auth_url=node.auth_url
-    ) as connected:
+    with far(node, proxy) as connected:
         yield connected
 
 

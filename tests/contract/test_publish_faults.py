@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from ensign_sync import Ensign, EnsignError, EventTooLargeError, PublishError, PublishTimeoutError
+from ensign_sync import EnsignError, EventTooLargeError, PublishError, PublishTimeoutError
 from ensign_sync.node import Node
-from tests.proxy import Proxy
+from tests.proxy import far
 from tests.size import by_size
 from tests.waiting import eventually
 
@@ -81,13 +81,6 @@ class Load:
         return twice
 
 
-def far(node, proxy, **options):
-    """Return a client behind a network."""
-    return Ensign(
-        node.client_id, node.client_secret, endpoint=proxy.endpoint, insecure=True, auth_url=node.auth_url, **options
-    )
-
-
 def strike(load, times, fault, seed):
     """Cause a fault so many times, at random moments of the load; returns how often it struck."""
     rng, struck = random.Random(seed), 0
@@ -100,13 +93,6 @@ def strike(load, times, fault, seed):
         threading.Event().wait(rng.random() * 0.005)  # the moment is what is random here
         struck += fault() is not False
     return struck
-
-
-@pytest.fixture
-def proxy(node):
-    """A network between the client and the node."""
-    with Proxy(node.endpoint) as between:
-        yield between
 
 
 class TestCuts:
