@@ -141,6 +141,8 @@ class Relay:
     def _pause(self) -> Optional[float]:
         """Return how long until a fault ends."""
         now = time.monotonic()
+        if self._was_held and now >= self._held_until:
+            return 0.0  # it has ended since it was looked at, and nothing else would wake us
         ends = [at - now for at in (self._held_until, self._refused_until) if at > now]
         if self._listener is None and not ends:
             return 0.05  # the port was not free again; try until it is

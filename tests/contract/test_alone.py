@@ -89,6 +89,7 @@ def test_a_silent_server(client, proxy):
     assert time.monotonic() - began < 20
     assert caught.value.failures[0][2].sent
     proxy.black_hole(False)
+    proxy.cut_connections()  # what was swallowed does not come again
     client.publish("weather", b"y", timeout=LIMIT)
     step_aside(client)
 
