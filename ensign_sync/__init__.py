@@ -11,6 +11,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .ack import Ack as Ack
+    from .checkpoint import FileCheckpoint as FileCheckpoint
     from .client import Ensign as Ensign
     from .cursor import Cursor as Cursor
     from .enum import DeduplicationStrategy as DeduplicationStrategy
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     )
     from .exceptions import (
         CacheMissError as CacheMissError,
+    )
+    from .exceptions import (
+        CheckpointError as CheckpointError,
     )
     from .exceptions import (
         ClientClosedError as ClientClosedError,
@@ -143,9 +147,11 @@ if TYPE_CHECKING:
     from .settings import TLS as TLS
     from .settings import Credentials as Credentials
     from .settings import Reconnect as Reconnect
+    from .settings import Redeliver as Redeliver
     from .settings import Settings as Settings
     from .status import ServerStatus as ServerStatus
     from .streams.driver import Outage as Outage
+    from .subscription import Gap as Gap
     from .subscription import Subscription as Subscription
     from .times import Instant as Instant
     from .topics import Deduplication as Deduplication
@@ -156,12 +162,14 @@ _HOMES = {
     name: module
     for module, names in {
         "ack": "Ack",
+        "checkpoint": "FileCheckpoint",
         "client": "Ensign",
         "cursor": "Cursor",
         "enum": "DeduplicationStrategy OffsetPosition ShardingStrategy TopicState",
         "events": "Event EventState Type from_object",
         "exceptions": (
-            "AuthenticationError AuthenticationUnreachableError CacheMissError ClientClosedError "
+            "AuthenticationError AuthenticationUnreachableError CacheMissError CheckpointError "
+            "ClientClosedError "
             "ConcurrencyError CouldNotAck CouldNotNack CursorClosedError CursorError CursorNoRows EnSQLError "
             "EnsignAttributeError EnsignClientClosingError EnsignConnectionError EnsignError EnsignInitError "
             "EnsignInvalidArgument EnsignInvalidTopicError EnsignRPCError EnsignSettingsError "
@@ -174,10 +182,10 @@ _HOMES = {
         "mimetypes": "MIME",
         "nack": "Nack",
         "projects": "Project",
-        "settings": "TLS Credentials Reconnect Settings",
+        "settings": "TLS Credentials Reconnect Redeliver Settings",
         "status": "ServerStatus",
         "streams.driver": "Outage",
-        "subscription": "Subscription",
+        "subscription": "Gap Subscription",
         "times": "Instant",
         "topics": "Deduplication EventType Topic",
     }.items()

@@ -18,16 +18,16 @@ from .exceptions import (
     EnsignTimeoutError,
 )
 from .handover.clock import Deadline, Patience
-from .handover.inbox import Inbox
 from .handover.locking import holding
 from .handover.receipt import PublishFuture
-from .settings import Reconnect
+from .settings import Reconnect, Redeliver
 from .status import ServerStatus
 from .streams.batch import Batch, hand_over, outcome_of_future, prepare, publish_alone
 from .streams.connection import Connection, Options
 from .streams.driver import Outage
 from .streams.publishing import Window, request_limit
-from .subscription import Subscription, group_name, refuse_unsupported
+from .subscription import Asked as Wish
+from .subscription import Gap, Subscription, open_subscription
 
 logger = logging.getLogger("ensign_sync")
 
@@ -57,6 +57,8 @@ class Ensign(Catalog):
         resend: Send what was not acknowledged again on the next connection (the server may then have it twice);
             False fails it instead.
         reconnect: The pauses between tries.
+        heartbeat: Every so many seconds a subscription sees whether the server still answers, and whether the names of
+            its topics still mean what they meant.
         tls: The path of a CA file, or ``TLS(ca_file, cert_file, key_file)``.
         channel_options: Further options of the gRPC channel. Of these ``grpc.max_send_message_length`` says how large
             an event may be on the wire, in bytes, instead of the 4 MiB less 1 KiB that a server takes by default.
@@ -82,6 +84,7 @@ class Ensign(Catalog):
         max_in_flight_bytes: int = 64 * 2**20,
         resend: bool = True,
         reconnect: Reconnect = Reconnect(),  # noqa: B008 - immutable
+        heartbeat: float = 30.0,
         tls: Any = None,
         channel_options: Sequence[Tuple[str, Any]] = (),
         on_disconnect: Optional[Callable[[Outage], Any]] = None,
@@ -94,6 +97,8 @@ class Ensign(Catalog):
             raise EnsignSettingsError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT}, got {max_in_flight!r}")
         if max_in_flight_bytes < 1:
             raise EnsignSettingsError(f"max_in_flight_bytes must be positive, got {max_in_flight_bytes!r}")
+        if not heartbeat > 0:
+            raise EnsignSettingsError(f"heartbeat must be a positive number of seconds, got {heartbeat!r}")
         self._timeout = float(timeout)
         self._cache = None if disable_topic_cache else {}
         self._options = Options(
@@ -101,6 +106,7 @@ class Ensign(Catalog):
             resend=resend,
             reconnect=reconnect,
             channel_options=tuple(channel_options),
+            heartbeat=float(heartbeat),
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
         )
@@ -221,33 +227,59 @@ class Ensign(Catalog):
         auto_ack: bool = True,
         max_buffered: int = 1000,
         max_buffered_bytes: int = 64 * 2**20,
-        on_gap: Optional[Callable[[Any], Any]] = None,
+        on_gap: Optional[Callable[[Gap], Any]] = None,
+        redeliver: Redeliver = Redeliver(),  # noqa: B008 - immutable
+        on_dead_letter: Optional[Callable[[Event], Any]] = None,
     ) -> Subscription:
         """Open a subscription; an event that is published after this returned is delivered.
 
-        Blocks until the server has answered, for at most the client's timeout. A single list or tuple is spread; no
-        topics means all topics that the project has now. The subscription is live: it starts now.
+        Blocks until the server has answered and the beginning is found in its log, for at most the client's timeout.
+        What the server does not deliver live is read from the log, so no event after the start is missed.
+
+        Args:
+            topics: Names or ids. A single list or tuple is spread; none means all topics of the project, also those
+                that are made later.
+            query, params: Only the events that a query wants, with the payload that it asks for; evaluated here.
+            consumer_group: Share the events with the other members, where the server keeps groups; else it is ignored
+                with a warning.
+            start: "recent" (from now on, and what this client itself published in the last minute), "latest" (from
+                now on), "earliest", the id of an event (those after it), a datetime (those stored then or later; in
+                its millisecond as exactly as the server says), or a mapping from topics to these.
+            checkpoint: Where the position is kept over restarts: a path, or an object, see ``checkpoint.py``. Where
+                it holds a position that outranks ``start``.
+            auto_ack: Acknowledge an event of an iteration when the next one is asked for.
+            max_buffered, max_buffered_bytes: How much waits for the program at most; beyond it the log is read later.
+            on_gap: Called with each Gap, on a thread for callbacks: events that are missed and not to be had. Without
+                it a warning is logged.
+            redeliver: How often and when an event comes again that is refused with DELIVER_AGAIN_ANY or
+                DELIVER_AGAIN_NOT_ME, where the server does not see to that itself.
+            on_dead_letter: Called on that thread with an event that was refused too often.
 
         Raises:
             UnknownTopicError: Names the topics that do not exist.
-            EnsignSettingsError: (a ValueError) An argument that this version cannot honour.
+            EnsignSettingsError: (a ValueError) An argument cannot be understood.
+            InvalidQueryError: The query is not valid.
+            CheckpointError: The checkpoint is damaged, foreign or in use.
             AuthenticationError, EnsignConnectionError, EnsignRPCError: As their names say.
         """
-        refuse_unsupported(start=start, checkpoint=checkpoint, query=query, params=params, on_gap=on_gap)
         wanted = topics[0] if len(topics) == 1 and isinstance(topics[0], (list, tuple)) else topics
         for topic in wanted:
             self._check_topic(topic)
-        if max_buffered < 1 or max_buffered_bytes < 1:
-            raise EnsignSettingsError("max_buffered and max_buffered_bytes must be positive")
-        connection = self._connected()
-        inbox = Inbox(max_buffered, max_buffered_bytes)
-        stream = connection.subscriber(list(wanted), inbox, group_name(consumer_group))
-        try:
-            stream.open(self._patience(None), self._settings.endpoint)
-        except BaseException:
-            stream.close()
-            raise
-        return Subscription(stream, inbox, connection.decode_event, auto_ack)
+        wish = Wish(
+            wanted,
+            query,
+            params,
+            consumer_group,
+            start,
+            checkpoint,
+            auto_ack,
+            max_buffered,
+            max_buffered_bytes,
+            on_gap,
+            redeliver,
+            on_dead_letter,
+        )
+        return open_subscription(self._connected(), wish, self._patience(None), self._settings.endpoint)
 
     def query(
         self,

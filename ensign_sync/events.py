@@ -134,8 +134,11 @@ def _checked_meta(meta: Mapping[str, str]) -> Dict[str, str]:
     return checked
 
 
+#: What ties an event to a stream; a copy belongs to none.
+_OF_A_STREAM = frozenset(("_handle", "_delivered"))
+
 _DEFAULTS: Dict[str, Any] = {
-    **dict.fromkeys(("id", "error", "_type", "_created", "_committed", "_handle")),
+    **dict.fromkeys(("id", "error", "_type", "_created", "_committed", "_handle", "_delivered")),
     "topic": "",
     "_state": _INITIALIZED,
 }
@@ -158,9 +161,10 @@ class Event:
     # Slots for what each has, since a dictionary for every event takes time; and one for what a program adds.
     __slots__ = (
         *("data", "mimetype", "meta", "id", "topic", "error"),
-        *("_kind", "_type", "_state", "_created", "_committed", "_handle"),
+        *("_kind", "_type", "_state", "_created", "_committed", "_handle", "_delivered"),
         *("__dict__", "__weakref__"),
     )
+    _delivered: Any  # what the stream knows of it, on the way in
 
     def __init__(
         self,
@@ -199,7 +203,7 @@ class Event:
     def __getstate__(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         # A copy, perhaps in another process, belongs to no stream.
         slots = copyreg._slotnames(type(self))  # type: ignore[attr-defined]  # as pickle finds them
-        kept = {name: getattr(self, name) for name in slots if name != "_handle" and hasattr(self, name)}
+        kept = {name: getattr(self, name) for name in slots if name not in _OF_A_STREAM and hasattr(self, name)}
         return self.__dict__, kept
 
     def __getattr__(self, name: str) -> Any:
@@ -405,7 +409,7 @@ def received(
     event = Event.__new__(Event)
     event.data, event.mimetype, event._kind, event.meta = data, mimetype, schema, meta
     event._created, event.id, event._committed, event.topic = created, id, committed, topic
-    event._state, event._type, event.error, event._handle = _SUBSCRIBED, None, None, None
+    event._state, event._type, event.error, event._handle, event._delivered = _SUBSCRIBED, None, None, None, None
     return event
 
 

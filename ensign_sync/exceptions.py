@@ -29,6 +29,7 @@
     ├── EnsignInitError
     ├── EnsignTimeoutError (TimeoutError)
     ├── EnsignClientClosingError (alias ClientClosedError)
+    ├── CheckpointError (ValueError)
     ├── ConcurrencyError (RuntimeError)
     ├── ProtocolError
     └── NodeError
@@ -301,6 +302,10 @@ class EnsignClientClosingError(EnsignError):
 
 
 ClientClosedError = EnsignClientClosingError
+
+
+class CheckpointError(EnsignError, ValueError):
+    """A checkpoint cannot be used: it is damaged, foreign, or in use."""
 
 
 class ConcurrencyError(EnsignError, RuntimeError):

@@ -56,6 +56,27 @@ class Reconnect(NamedTuple):
     give_up_after: Optional[float] = None
 
 
+class Redeliver(NamedTuple):
+    """How an event is delivered again that was refused with DELIVER_AGAIN_ANY or DELIVER_AGAIN_NOT_ME.
+
+    After ``initial * factor**n`` seconds, at most ``maximum``; delivered ``attempts`` times in all it is given up.
+    """
+
+    attempts: int = 5
+    initial: float = 1.0
+    maximum: float = 60.0
+    factor: float = 2.0
+
+    def pause(self, refused: int) -> float:
+        """Return how many seconds pass before an event that was refused so often before comes again."""
+        pause = min(self.initial, self.maximum)
+        for _ in range(refused if self.factor > 1.0 else 0):
+            pause = min(pause * self.factor, self.maximum)
+            if pause == self.maximum:
+                break
+        return pause
+
+
 class Embedded(NamedTuple):
     """An ``embedded:`` endpoint taken apart."""
 

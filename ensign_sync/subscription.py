@@ -3,24 +3,59 @@
 import logging
 import queue
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from . import ensql
+from .checkpoint import FileCheckpoint
 from .events import Event, EventState
-from .exceptions import EnsignClientClosingError, EnsignError, EnsignSettingsError
-from .handover.clock import Deadline
+from .exceptions import (
+    CouldNotAck,
+    EnsignClientClosingError,
+    EnsignError,
+    EnsignSettingsError,
+    InvalidQueryError,
+)
+from .handover.clock import Deadline, Patience
+from .handover.crew import run_crew
 from .handover.inbox import Inbox, InboxClosed
-from .ids import ULID
-from .nack import UNPROCESSED
+from .handover.locking import Signal
+from .ids import RLID, ULID
+from .nack import DELIVER_AGAIN_ANY, UNPROCESSED
+from .settings import Redeliver
+from .streams.connection import Connection, Subscribed
+from .streams.healing import GapDoor
+from .streams.log import Way
 from .streams.subscribing import SubscribeStream
 
 logger = logging.getLogger("ensign_sync")
 
 
+class Gap(NamedTuple):
+    """Events that a subscription did not get, or may not have got, and cannot get any more.
+
+    Attributes:
+        topic: The name of the topic.
+        after_id: They come after this event, None if nothing came before them.
+        before_id: They come before this one, None if that is not known.
+        certain: Whether there were any for sure.
+        reason: What happened.
+    """
+
+    topic: str
+    after_id: Optional[RLID]
+    before_id: Optional[RLID]
+    certain: bool
+    reason: str
+
+
 class Subscription:
-    """Iterator and context manager over live events. Threads may share it: each event goes to one of them.
+    """Iterator and context manager over events. Threads may share it: each event goes to one of them.
 
     With ``auto_ack`` an event handed out by iteration is acknowledged when the same thread asks for the next one; an
     exception in the loop body leaves it unacknowledged, and an ack or nack by hand comes first and wins.
+
+    Every event after the start arrives once, in the order of its topic; what the server does not deliver is read from
+    its log (docs/guide.rst, "Subscribing"). With a checkpoint that holds across restarts of the program.
     """
 
     def __init__(
@@ -29,15 +64,19 @@ class Subscription:
         inbox: Inbox,
         decode: Callable[[Any, str], Event],
         auto_ack: bool,
+        wanted: Optional[ensql.Filter] = None,
     ) -> None:
         """Wrap an open stream; made by ``Ensign.subscribe``."""
         self._stream = stream
         self._inbox = inbox
         self._decode = decode
         self._auto_ack = auto_ack
+        self._wanted = wanted
         self._handed_out = threading.local()
         # Decided inside: which of an ack and a nack of the same event is first.
         self._answering = threading.Lock()
+        self._filtering = threading.Lock()
+        self._over = Signal()
         self._delivered = 0
 
     @property
@@ -53,15 +92,19 @@ class Subscription:
             EnsignClientClosingError: The subscription is closed.
             EnsignError: What ended the subscription for good.
         """
-        try:
-            delivery, topic = self._inbox.get(None if timeout is None else Deadline(timeout))
-        except TimeoutError:
-            raise queue.Empty from None
-        except InboxClosed as closed:
-            if isinstance(closed.cause, EnsignError):
-                raise closed.cause from None
-            raise EnsignClientClosingError("the subscription is closed") from None
-        return self._hand_out(delivery, topic)
+        deadline = None if timeout is None else Deadline(timeout)
+        while True:
+            try:
+                item = self._inbox.get(deadline)
+            except TimeoutError:
+                raise queue.Empty from None
+            except InboxClosed as closed:
+                if isinstance(closed.cause, EnsignError):
+                    raise closed.cause from None
+                raise EnsignClientClosingError("the subscription is closed") from None
+            event = self._hand_out(item)
+            if event is not None:
+                return event
 
     def get_nowait(self) -> Event:
         """Return the next event if it is there; else raise queue.Empty. Otherwise like ``get``."""
@@ -75,33 +118,130 @@ class Subscription:
             first = self.get(timeout)
         except queue.Empty:
             return []
-        return [first] + [self._hand_out(*item) for item in self._inbox.get_many(max_events - 1)]
+        rest = map(self._hand_out, self._inbox.get_many(max_events - 1))
+        return [first, *(event for event in rest if event is not None)]
 
     def ack(self, event: Event) -> bool:
-        """Acknowledge an event; does not block. Returns False if it was refused before."""
-        return self._answer(event, EventState.ACKED, lambda: self._stream.ack(bytes(event.id)))
+        """Acknowledge an event; it does not come again, also after a restart if there is a checkpoint.
+
+        Blocks only while a checkpoint is written that is saved at once. Returns False if it was refused before.
+
+        Raises:
+            CheckpointError: The checkpoint could not be written.
+        """
+        if self._answered(event, EventState.ACKED):
+            delivery, topic, _ = event._delivered
+            self._stream.ack(topic, delivery.id)
+        return event._state is EventState.ACKED
 
     def nack(self, event: Event, code: int = UNPROCESSED) -> bool:
-        """Refuse an event; does not block. Returns False if it was acknowledged before."""
-        return self._answer(event, EventState.NACKED, lambda: self._stream.nack(bytes(event.id), int(code)))
+        """Refuse an event; does not block. Returns False if it was acknowledged before.
+
+        With DELIVER_AGAIN_ANY or DELIVER_AGAIN_NOT_ME it is delivered again after a while, see ``redeliver``; with any
+        other code it is done with.
+        """
+        if self._answered(event, EventState.NACKED):
+            delivery, topic, refused = event._delivered
+            self._stream.nack(delivery, topic, int(code), refused)
+        return event._state is EventState.NACKED
+
+    def run(
+        self,
+        handler: Callable[[Event], Any],
+        workers: int = 1,
+        retry: Optional[Redeliver] = None,
+    ) -> None:
+        """Call ``handler(event)`` for each event until the subscription is closed, by any thread; blocks so long.
+
+        An event whose handler returns is acknowledged, unless the handler did so itself or refused it. One whose
+        handler raises is refused, and with ``retry`` delivered again.
+
+        Args:
+            handler: With several workers it must be safe to call from several threads.
+            workers: One keeps the order of each topic and runs on the calling thread; several run as many events at
+                once, in no order.
+            retry: How often and when an event comes again whose handler raised. None refuses it for good.
+
+        Raises:
+            EnsignError: What ended the subscription for good.
+            KeyboardInterrupt: In the calling thread; the subscription is closed before.
+        """
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        in_order = workers == 1
+
+        def work() -> None:
+            while True:
+                try:
+                    event = self.get()
+                except EnsignClientClosingError:
+                    return
+                while event is not None and not self._handled(handler, event, retry, in_order):
+                    event = self._once_more(event, retry)  # type: ignore[assignment]
+
+        try:
+            run_crew(work, workers, self.close)
+        finally:
+            self.close()
+
+    def _handled(
+        self, handler: Callable[[Event], Any], event: Event, retry: Optional[Redeliver], in_order: bool
+    ) -> bool:
+        """Have an event handled; returns False if that is to be tried again here and now, for the sake of the order."""
+        try:
+            handler(event)
+        except Exception:
+            logger.exception("the handler of a subscription raised, and the event is refused: %s", event.id)
+            if event._state is not EventState.SUBSCRIBED:
+                return True
+            delivery, topic, refused = event._delivered
+            if retry is not None and in_order and refused + 1 < retry.attempts:
+                return False
+            if self._answered(event, EventState.NACKED):
+                code = UNPROCESSED if retry is None else DELIVER_AGAIN_ANY
+                self._stream.nack(delivery, topic, int(code), refused, retry)
+        else:
+            if event._state is EventState.SUBSCRIBED:
+                self.ack(event)
+        return True
+
+    def _once_more(self, event: Event, retry: Optional[Redeliver]) -> Optional[Event]:
+        """Wait, and return the event as it was; None if the subscription was closed meanwhile."""
+        assert retry is not None
+        delivery, topic, refused = event._delivered
+        if self._over.wait(retry.pause(refused)):
+            return None
+        again = self._decode(delivery, topic)
+        again._handle, again._delivered = self, (delivery, topic, refused + 1)
+        return again
 
     def close(self) -> None:
         """End the subscription: what was not handed out is dropped, unacknowledged.
 
-        From any thread, any number of times. Waits up to 5 seconds for its threads.
+        From any thread, any number of times. Waits up to 5 seconds for its threads, and saves the checkpoint.
         """
+        self._over.set()
         self._stream.close()
         self._stream.join(Deadline(5.0))
 
     def stats(self) -> Dict[str, Any]:
-        """Return counts: received, delivered, buffered, acked, nacked, reconnects, state, last_error."""
-        error = self._stream.last_error
+        """Return counts: received, delivered, buffered, acked, nacked, redelivered, dead, gaps, reads and others.
+
+        ``received`` is what came live, and ``reads`` how often the log was asked.
+        """
+        stream = self._stream
+        error = stream.last_error
+        healing, redelivery = stream.healing, stream.redelivery
         return {
-            **self._stream.counts,
+            **stream.counts,
             "delivered": self._delivered,
             "buffered": len(self._inbox),
-            "reconnects": self._stream.reconnects,
-            "state": self._stream.state,
+            "redelivered": redelivery.redelivered if redelivery is not None else 0,
+            "dead": redelivery.dead if redelivery is not None else 0,
+            "gaps": healing.counts["gaps"] if healing is not None else 0,
+            "reads": healing.counts["reads"] if healing is not None else 0,
+            "reconnects": stream.reconnects,
+            "state": stream.state,
             "last_error": str(error) if error is not None else None,
         }
 
@@ -112,7 +252,7 @@ class Subscription:
         before = getattr(self._handed_out, "event", None)
         if before is not None:
             self._handed_out.event = None
-            if before.state is EventState.SUBSCRIBED:
+            if before._state is EventState.SUBSCRIBED:
                 self.ack(before)
         try:
             event = self.get()
@@ -128,41 +268,142 @@ class Subscription:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _hand_out(self, delivery: Any, topic: str) -> Event:
+    def _hand_out(self, item: Tuple[Any, str, int]) -> Optional[Event]:
+        """Make the event of what arrived; None if the query does not want it, and then it is done with."""
+        delivery, topic, _ = item
         event = self._decode(delivery, topic)
-        event._handle = self
+        if self._wanted is not None and not self._filtered(self._wanted, event):
+            self._stream.progress.done(topic, delivery.id)
+            return None
+        event._handle, event._delivered = self, item
         self._delivered += 1
         return event
 
-    def _answer(self, event: Event, state: EventState, tell: Callable[[], None]) -> bool:
+    def _filtered(self, wanted: ensql.Filter, event: Event) -> bool:
+        # Decided inside: how many the query still wants, whichever thread asks.
+        with self._filtering:
+            wants = wanted.wants(event)
+        if wanted.at_end:
+            self._inbox.close()  # what was asked for is all there; the rest ends with close()
+        return wants
+
+    def _answered(self, event: Event, state: EventState) -> bool:
+        if event._handle is not self:
+            raise CouldNotAck("the event did not come from this subscription")
         with self._answering:
-            first = event._state is EventState.SUBSCRIBED
-            if first:
-                event._state = state
-        if first and event.id is not None:
-            tell()
-        return event._state is state
+            if event._state is not EventState.SUBSCRIBED:
+                return False
+            event._state = state
+            return True
 
 
-def group_name(group: Any) -> str:
+class Asked(NamedTuple):
+    """The arguments of ``Ensign.subscribe``, as they were given."""
+
+    topics: Sequence[str]
+    query: str
+    params: Optional[Mapping[str, Any]]
+    consumer_group: Any
+    start: Any
+    checkpoint: Any
+    auto_ack: bool
+    max_buffered: int
+    max_buffered_bytes: int
+    on_gap: Optional[Callable[[Gap], Any]]
+    redeliver: Redeliver
+    on_dead_letter: Optional[Callable[[Event], Any]]
+
+
+def open_subscription(connection: Connection, asked: Asked, patience: Patience, endpoint: str) -> Subscription:
+    """Open a subscription; blocks until what is published from now on is sure to be delivered."""
+    if asked.max_buffered < 1 or asked.max_buffered_bytes < 1:
+        raise EnsignSettingsError("max_buffered and max_buffered_bytes must be positive")
+    wanted = ensql.subscription_filter(asked.query, asked.params)
+    topics = list(asked.topics)
+    if wanted is not None and topics and topics != [wanted.select.topic]:
+        raise EnsignSettingsError(
+            f"the query is about the topic {wanted.select.topic!r} and the subscription about {', '.join(topics)}:"
+            " subscribe to the topic of the query, or to each of several with a query of its own"
+        )
+    if wanted is not None:
+        topics = [wanted.select.topic]
+    group = _group_name(asked.consumer_group)
+    announced = connection.unary.features(patience.remaining()) if group else frozenset()
+    if group and "groups" not in announced:
+        logger.warning("the server ignores consumer groups: every subscriber of %r gets every event", group)
+    inbox = Inbox(asked.max_buffered, asked.max_buffered_bytes)
+    wish = Subscribed(
+        asked.start,
+        _checkpoint(asked.checkpoint),
+        group,
+        bool(group) and "groups" in announced,
+        asked.redeliver,
+        _gap_door(connection, asked.on_gap),
+        _dead_letter_door(connection, asked.on_dead_letter),
+        spelling,
+    )
+    stream = connection.subscriber(topics, inbox, wish)
+    try:
+        stream.open(patience, endpoint)
+    except BaseException:
+        stream.close()
+        raise
+    return Subscription(stream, inbox, connection.decode_event, asked.auto_ack, wanted)
+
+
+def spelling(name: str, id: bytes, features: Callable[[], Iterable[str]]) -> List[Way]:
+    """Return the texts that may name a topic in a query (docs/protocol.rst, "EnSQL")."""
+    if ensql.is_queryable(name):
+        return [Way(name, True)]
+    quoted = f'"{name}"'
+    try:
+        whole = ensql.parse_full(f"SELECT * FROM {quoted}").topic == name
+    except InvalidQueryError:
+        return []
+    if whole and "where" in features():
+        return [Way(quoted, True)]
+    return [Way(quoted, False), Way(str(ULID(id)), False)]
+
+
+def _checkpoint(given: Any) -> Any:
+    if given is None or (hasattr(given, "load") and hasattr(given, "save")):
+        return given
+    if isinstance(given, str) or hasattr(given, "__fspath__"):
+        return FileCheckpoint(given)
+    raise TypeError(
+        f"checkpoint must be a path or an object with load() and save(mapping), got {type(given).__name__}"
+    )
+
+
+def _gap_door(connection: Connection, on_gap: Optional[Callable[[Gap], Any]]) -> GapDoor:
+    def tell(topic: str, after_id: bytes, certain: bool, reason: str) -> None:
+        after = RLID(after_id) if len(after_id) == RLID.size else None
+        gap = Gap(topic, after, None, certain, reason)
+        if on_gap is not None:
+            connection.post(on_gap, gap)
+        else:
+            sure = "were" if gap.certain else "may have been"
+            logger.warning("events of %s %s missed after %s: %s", topic, sure, after or "the start", gap.reason)
+
+    return tell
+
+
+def _dead_letter_door(connection: Connection, call: Optional[Callable[[Event], Any]]) -> Callable[[Any, str], None]:
+    def give_up(delivery: Any, topic: str) -> None:
+        event = connection.decode_event(delivery, topic)
+        if call is not None:
+            connection.post(call, event)
+        else:
+            logger.warning("an event of %s was refused too often and is given up: %s", topic, event.id)
+
+    return give_up
+
+
+def _group_name(group: Any) -> str:
     """Return the name of a consumer group, which may be a text or have one; empty for none."""
     if group is None:
         return ""
     name = group if isinstance(group, str) else str(getattr(group, "name", "") or "")
     if not name:
         raise ValueError("consumer_group must be a name, or have one")
-    logger.warning("the server ignores consumer groups: every subscriber of %r gets every event", name)
     return name
-
-
-def refuse_unsupported(**given: Any) -> None:
-    """Raise for arguments that a later version will honour: silence would look as if they worked."""
-    start = given.pop("start")
-    if not (isinstance(start, str) and start in ("recent", "latest")):
-        raise EnsignSettingsError(
-            f"start={start!r} is not available in this version: a subscription starts now ('latest');"
-            " read earlier events with query('SELECT * FROM topic')"
-        )
-    for name, value in given.items():
-        if value:
-            raise EnsignSettingsError(f"{name} is not available in this version: leave it out of subscribe()")

@@ -6,6 +6,7 @@ this package adds: ``parse_full`` gives a ``Select``, ``Plan`` looks at events w
 """
 
 from .evaluate import Plan, Record
+from .filter import Filter, subscription_filter
 from .full import parse_full
 from .lexer import Kind, Lexer, Token, quote
 from .parameters import Parameter
@@ -20,6 +21,7 @@ __all__ = [
     "Comparison",
     "Condition",
     "Field",
+    "Filter",
     "Junction",
     "Kind",
     "Lexer",
@@ -38,5 +40,6 @@ __all__ = [
     "parse",
     "parse_full",
     "quote",
+    "subscription_filter",
     "to_text",
 ]

@@ -1,4 +1,7 @@
-"""A queue between one thread that receives and any that consume: bounded by count and bytes, and closable."""
+"""A queue between threads that receive and any that consume: bounded by count and bytes, and closable.
+
+An item costs a hand-over between threads only when somebody waits for it: who puts one in takes no lock otherwise.
+"""
 
 import threading
 from collections import deque
@@ -17,44 +20,79 @@ class InboxClosed(Exception):
 
 
 class Inbox:
-    """Items with a size each, in order. Any thread may call any method."""
+    """Items with a size each, in order. One thread at a time may put; the other methods are for any thread."""
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._items: Deque[Tuple[Any, int]] = deque()
-        self._bytes = 0
+        self._bytes_in = 0  # all that ever came, written by who puts
+        self._bytes_out = 0  # and went, under the lock
         self._closed = False
         self._cause: Optional[BaseException] = None
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
+        self._takers = 0  # threads that wait for an item ...
+        self._called = 0  # ... and of them those that were woken and do not run yet
         self._emptied = threading.Condition(self._lock)
+        self._givers = 0  # threads that wait for room
 
     def __len__(self) -> int:
         return len(self._items)
 
     @property
     def closed(self) -> bool:
-        """True once nothing more can be put in or taken out."""
+        """True once nothing more can be put in."""
         return self._closed
 
-    def put(self, item: Any, size: int, deadline: Optional[Deadline] = None) -> bool:
-        """Add an item, blocking while there is no room; False if the deadline passed or the inbox was closed.
+    def has_room(self, size: int) -> bool:
+        """Tell whether another item fits; one that is larger than the bound by itself does when the inbox is empty."""
+        count = len(self._items)
+        if count == 0:
+            return True
+        return count < self._max_items and self._bytes_in - self._bytes_out + size <= self._max_bytes
 
-        An item larger than the bound by itself fits when the inbox is empty.
-        """
-        with self._emptied:
-            while not self._closed and self._is_full(size):
+    @property
+    def is_low(self) -> bool:
+        """Whether at most half of it is full."""
+        half = self._bytes_in - self._bytes_out <= self._max_bytes // 2 or not self._items
+        return half and len(self._items) <= self._max_items // 2
+
+    def put(self, item: Any, size: int) -> bool:
+        """Add an item, whether there is room or not; returns False if the inbox was closed."""
+        if self._closed:
+            return False
+        self._bytes_in += size
+        self._items.append((item, size))
+        # Who waits says so, and then looks once more: one of the two sees the other.
+        if self._takers > self._called:
+            self._call_a_taker()
+        return True
+
+    @holding("_lock")
+    def _call_a_taker(self) -> None:
+        if self._takers > self._called:
+            self._called += 1
+            self._filled.notify()
+
+    @holding("_lock")
+    def wait_for_room(self, size: int, low: bool = False, deadline: Optional[Deadline] = None) -> bool:
+        """Block until an item fits, or with ``low`` until half is free; False if it was closed, or not in time."""
+        self._givers += 1
+        try:
+            while not (self._closed or (self.is_low if low else self.has_room(size))):
                 remaining = deadline.remaining() if deadline else None
                 if remaining == 0.0:
                     return False
                 self._emptied.wait(remaining)
-            if self._closed:
-                return False
-            self._items.append((item, size))
-            self._bytes += size
-            self._filled.notify()
-            return True
+            return not self._closed
+        finally:
+            self._givers -= 1
+
+    @holding("_lock")
+    def wake_givers(self) -> None:
+        """Have those who wait for room look again."""
+        self._emptied.notify_all()
 
     @holding("_lock")
     def get(self, deadline: Optional[Deadline] = None) -> Any:
@@ -70,11 +108,16 @@ class Inbox:
             remaining = deadline.remaining() if deadline else None
             if remaining == 0.0:
                 raise TimeoutError
+            self._takers += 1
             try:
-                self._filled.wait(remaining)
+                if not self._items:
+                    self._filled.wait(remaining)
             except BaseException:
                 self._filled.notify()  # the wake-up may have been for this thread: pass it on
                 raise
+            finally:
+                self._takers -= 1
+                self._called = max(0, self._called - 1)
         return self._take()
 
     @holding("_lock")
@@ -90,17 +133,12 @@ class Inbox:
             self._cause = cause
         if drop:
             self._items.clear()
-            self._bytes = 0
         self._filled.notify_all()
         self._emptied.notify_all()
 
-    def _is_full(self, size: int) -> bool:
-        if not self._items:
-            return False
-        return len(self._items) >= self._max_items or self._bytes + size > self._max_bytes
-
     def _take(self) -> Any:
         item, size = self._items.popleft()
-        self._bytes -= size
-        self._emptied.notify()
+        self._bytes_out += size
+        if self._givers:
+            self._emptied.notify_all()
         return item

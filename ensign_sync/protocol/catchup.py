@@ -6,15 +6,19 @@ them. A topic is live, or behind: then one query reads the log from a row that m
 what arrives live is held; at the end of the query what is held follows, and the topic is live. Whatever could hide a
 hole is doubted before it is delivered, which costs one more query.
 
+A topic that no query can name cannot be healed (``only_live``): then it is told where events may be missing.
+
 Its doors:
+    from the application   start, resume, only_live
     from the stream        opened, lost, live, idle
     from the log           row, ended
     to the log             next_read
     to the application     deliveries, gaps, and reopen: the stream has to be opened anew
 """
 
-import heapq
-from typing import Dict, List, Mapping, NamedTuple, Optional, Set
+from bisect import insort
+from collections import deque
+from typing import Callable, Deque, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from .frames import Delivery
 
@@ -29,7 +33,14 @@ MEMORY = 32_768
 #: How much of what arrives live is held while the log is read, in bytes of payloads.
 MOST_HELD = 64 * 2**20
 
-_BEFORE_ALL = b""  # smaller than every id
+BEFORE_ALL = b""  # smaller than every id
+
+#: Start after the last event that is there, wherever that is.
+AT_THE_END = b"\xff" * 10
+
+
+#: From the id of the last event to one that is not after it.
+LookBack = Callable[[bytes], bytes]
 
 
 class Read(NamedTuple):
@@ -43,10 +54,14 @@ class Read(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """To the application: an event, which is the row of the log that ``row`` says, as far as is known."""
+    """To the application: an event, which is the row of the log that ``row`` says, as far as is known.
+
+    ``looked_back``: It lies before the end at which the topic began, see ``start``.
+    """
 
     delivery: Delivery
     row: int
+    looked_back: bool = False
 
 
 class Gap(NamedTuple):
@@ -99,11 +114,11 @@ class _Search:
 class _Topic:
     """What is known of one topic."""
 
-    def __init__(self, id: bytes, floor: bytes = _BEFORE_ALL) -> None:
+    def __init__(self, id: bytes, floor: bytes = BEFORE_ALL) -> None:
         self.id = id
         self.floor = floor  # every event up to here was delivered
         self.seen: Set[bytes] = set()  # and these
-        self._by_id: List[bytes] = []
+        self._by_id: Deque[bytes] = deque()  # sorted
         self.row = -1  # the row of the log ...
         self.anchor: Optional[bytes] = None  # ... that has this id
         self.behind = self.dirty = True
@@ -112,17 +127,30 @@ class _Topic:
         self.search: Optional[_Search] = None
         self.read: Optional[Read] = None  # under way
         self.rows = 0  # of it
+        self.last_read = 0
         self.held_before: Set[bytes] = set()  # it was sent
         self.again = False  # without duplicates
+        self.look_back: Optional[LookBack] = None
+        self.end = BEFORE_ALL  # what is read up to here is looked back at
+        self.only_live = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known what comes before the first event that is delivered."""
+        return self.floor != AT_THE_END
 
     def was_delivered(self, id: bytes) -> bool:
         return id <= self.floor or id in self.seen
 
     def remember(self, id: bytes, most: int) -> None:
+        by_id = self._by_id
         self.seen.add(id)
-        heapq.heappush(self._by_id, id)
-        while len(self._by_id) > most:  # the smallest, not the oldest: what is later may come again
-            smallest = heapq.heappop(self._by_id)
+        if not by_id or id > by_id[-1]:
+            by_id.append(id)
+        else:
+            insort(by_id, id)
+        while len(by_id) > most:  # the smallest, not the oldest: what is later may come again
+            smallest = by_id.popleft()
             self.seen.discard(smallest)
             self.floor = max(self.floor, smallest)
 
@@ -134,6 +162,8 @@ class CatchUp:
         deliveries: What goes to the application, in order; whoever takes it empties the list.
         gaps: What it has to be told of, the same.
         reopen: The stream does not carry the topics of now.
+        stirred: Something besides deliveries is to be seen to: gaps, reopen, or a read.
+        topics: The ids of the topics, by name.
     """
 
     def __init__(
@@ -141,42 +171,93 @@ class CatchUp:
     ) -> None:
         self.deliveries: List[Passed] = []
         self.gaps: List[Gap] = []
-        self.reopen = False
+        self.reopen = self.stirred = False
         self._memory, self._most_held, self._server_buffer = memory, most_held, server_buffer
         self._held_bytes = 0
-        self._names: Dict[str, bytes] = {}
+        self.topics: Dict[str, bytes] = {}
         self._topics: Dict[bytes, _Topic] = {}
         self._open = False
         self._previous: Optional[int] = None  # the counter of the last live event of this stream
         self._received = 0  # since the stream opened, was doubted or idle
-        self._largest = _BEFORE_ALL
+        self._largest = BEFORE_ALL
         self._looks: Set[int] = set()
-        self._reads = 0
+        self._reads = self._read_before_doubt = 0
 
     # from the application
 
-    def start(self, name: str, id: bytes, floor: bytes, hint: int) -> None:
-        """Begin after an id: ``hint`` is about where its row is. Without it, a topic begins with its first row."""
-        self._names[name] = id
+    def start(self, name: str, id: bytes, floor: bytes, hint: int, look_back: Optional[LookBack] = None) -> None:
+        """Begin a topic after an id, else it begins with its first row; ``hint`` is about where the row of the id is.
+
+        Once the end of the log is known, at which a topic with AT_THE_END begins, ``look_back`` says for the last id
+        after which id to begin all the same: what lies between the two is delivered first, and marked.
+        """
+        self.topics[name] = id
         self._topics[id] = topic = _Topic(id, floor)
-        if floor != _BEFORE_ALL:
+        topic.look_back = look_back
+        if floor != BEFORE_ALL:
             topic.search = _Search(floor, hint, None)
+
+    def resume(self, name: str, id: bytes, floor: bytes, seen: Iterable[bytes], anchor: bytes, row: int) -> None:
+        """Begin a topic where a subscription before this one ended; ``anchor`` is the event in a row of the log."""
+        self.topics[name] = id
+        self._topics[id] = topic = _Topic(id, floor)
+        for one in sorted(seen):
+            topic.remember(one, self._memory)
+        topic.row, topic.anchor = row, anchor
+
+    def only_live(self, id: bytes, reason: str) -> None:
+        """No query shows this topic: what is held is delivered, and from now on there is only what arrives live."""
+        topic = self._topics.get(id)
+        if topic is None or topic.only_live:
+            return
+        topic.only_live, topic.search, topic.read, self.stirred = True, None, None, True
+        topic.behind = topic.dirty = topic.spilled = False
+        if topic.begun or topic.look_back is not None:
+            self.gaps.append(Gap(id, topic.anchor or (topic.floor if topic.begun else BEFORE_ALL), False, reason))
+        if not topic.begun:
+            topic.floor = BEFORE_ALL
+        for held in topic.held.values():
+            if not self._was_had(topic, held):
+                self._put(topic, held.delivery)
+        self._drop_held(topic)
+
+    def begun(self) -> bool:
+        """Tell whether all topics have a beginning: what is published from now on is delivered."""
+        return all(topic.begun for topic in self._topics.values())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log is to be read."""
+        return any(topic.behind for topic in self._topics.values())
+
+    def forget(self, name: str) -> None:
+        """A topic is no more."""
+        topic = self._topics.get(self.topics.pop(name, b""))
+        if topic is not None:
+            self._forget(topic)
+            reason, self.stirred = f"the topic {name} was destroyed", True
+            self.gaps.append(Gap(topic.id, topic.anchor or topic.floor, True, reason))
+
+    def place(self, name: str) -> Tuple[bytes, Optional[bytes], int]:
+        """Return up to where everything of a topic was delivered, and the event in a row of the log."""
+        topic = self._topics[self.topics[name]]
+        return topic.anchor or topic.floor, topic.anchor, topic.row
 
     # from the stream
 
     def opened(self, topics: Mapping[str, bytes]) -> None:
         """A stream is open with these topics, name to id; what each of them missed is not known."""
-        self._open, self.reopen = True, False
-        self._previous, self._received, self._largest = None, 0, _BEFORE_ALL
+        self._open, self.reopen, self.stirred = True, False, True
+        self._previous, self._received, self._largest = None, 0, BEFORE_ALL
         self._looks.clear()
         for name, id in topics.items():
-            old = self._topics.get(self._names.get(name, b""))
+            old = self._topics.get(self.topics.get(name, b""))
             if old is not None and old.id != id:
                 self._forget(old)
                 self.gaps.append(Gap(old.id, old.anchor or old.floor, True, f"the topic {name} was made anew"))
-            self._names[name] = id
+            self.topics[name] = id
             self._topics.setdefault(id, _Topic(id))
-        self._doubt()
+        self._doubt(True)
 
     def lost(self) -> None:
         """The stream is gone. A read that is under way goes on."""
@@ -186,27 +267,31 @@ class CatchUp:
         """Take an event from the stream; without ``room`` for it, it is left to the log."""
         topic = self._topics.get(event.topic_id)
         if topic is None:
-            self.reopen = True
+            self.reopen = self.stirred = True
             return
         counter = int.from_bytes(event.id[-4:], "big")
         if self._previous is None or (counter != self._previous + 1 and self._received >= self._server_buffer):
-            self._doubt()
+            self._doubt(self._previous is not None)
         self._previous = counter
         self._received += 1
         held = _Held(event, event.id < self._largest)
         self._largest = max(self._largest, event.id)
         if topic.behind:
             self._hold(topic, held)
+        elif topic.only_live:
+            self._put(topic, event)
         elif not self._was_had(topic, held):
             if room:
                 self._put(topic, event)
             else:
-                topic.behind = True
+                topic.behind = self.stirred = True
 
     def idle(self, seconds: int) -> None:
         """Nothing arrived for so long. Tell it at two ages, such as 1 and 10 seconds."""
-        if self._received >= self._server_buffer or (self._previous is None and seconds not in self._looks):
-            self._doubt()
+        if self._received >= self._server_buffer:
+            self._doubt(True)
+        elif self._previous is None and seconds not in self._looks:
+            self._doubt(False)
         self._received = 0
         self._looks.add(seconds)
 
@@ -214,19 +299,29 @@ class CatchUp:
 
     def next_read(self) -> Optional[Read]:
         """Return what to read next, if anything. Ask when there is room for what is read, and after every change."""
-        for topic in self._topics.values():
-            if topic.behind and topic.read is None and self._open:
-                self._reads += 1
-                offset = max(topic.row, 0) if topic.search is None else topic.search.probe
-                topic.read = Read(topic.id, offset, topic.search is not None, not topic.again, self._reads)
-                topic.rows = 0
-                if topic.search is None:
-                    if topic.spilled:
-                        self._drop_held(topic)
-                    topic.spilled = topic.dirty = False
-                    topic.held_before = set(topic.held)
-                return topic.read
-        return None
+        behind = [topic for topic in self._topics.values() if topic.behind and topic.read is None]
+        if not behind or not self._open:
+            return None
+        topic = min(behind, key=self._turn)
+        self._reads += 1
+        offset = max(topic.row, 0) if topic.search is None else topic.search.probe
+        topic.read = Read(topic.id, offset, topic.search is not None, not topic.again, self._reads)
+        topic.rows, topic.last_read = 0, self._reads
+        if topic.search is None:
+            if topic.spilled:
+                self._drop_held(topic)
+            topic.spilled = topic.dirty = False
+            topic.held_before = set(topic.held)
+        return topic.read
+
+    def _turn(self, topic: _Topic) -> Tuple[int, bytes]:
+        """Return what sorts topics by when they are read.
+
+        After a doubt first the one whose event arrived first; then each in turn, so that one that is always behind
+        keeps no other waiting.
+        """
+        first = next(iter(topic.held), AT_THE_END)
+        return max(topic.last_read - self._read_before_doubt, 0), first
 
     def row(self, read: Read, event: Delivery) -> bool:
         """Take a row of a read; returns False if the read is of no use any more and has to be cancelled."""
@@ -234,7 +329,7 @@ class CatchUp:
         if topic is None or topic.read is not read:
             return False
         if event.topic_id != topic.id:
-            self.reopen, topic.read = True, None
+            self.reopen, self.stirred, topic.read = True, True, None
             return False
         if topic.search is not None:
             topic.rows = 1
@@ -247,9 +342,10 @@ class CatchUp:
         topic.rows += 1
         held = topic.held.pop(event.id, None)
         if held is not None:
-            self._held_bytes -= len(held.delivery.payload)
+            event = held.delivery  # which says when it was stored
+            self._held_bytes -= len(event.payload)
         if not topic.was_delivered(event.id):
-            self._deliver(topic, event)
+            self._deliver(topic, event, event.id <= topic.end)
         return True
 
     def ended(self, read: Read, well: bool) -> None:
@@ -264,15 +360,23 @@ class CatchUp:
             self._searched(topic, None)
         elif topic.rows == 0 and topic.anchor is not None:
             self._misfit(topic)
-        elif not (topic.dirty or topic.spilled):
-            self._caught_up(topic)
+        else:
+            if not topic.begun:
+                self._begin(topic)
+            if topic.search is None and not (topic.dirty or topic.spilled):
+                self._caught_up(topic)
 
     # inside
 
-    def _doubt(self) -> None:
-        self._received = 0
+    def _doubt(self, likely: bool) -> None:
+        """Look into the log; only what is likely is told of where that cannot be."""
+        self._received, self.stirred, self._read_before_doubt = 0, True, self._reads
         for topic in self._topics.values():
-            topic.behind = topic.dirty = True
+            if topic.only_live:
+                if likely:
+                    self._may_miss(topic)
+            else:
+                topic.behind = topic.dirty = True
 
     def _hold(self, topic: _Topic, held: _Held) -> None:
         size = len(held.delivery.payload)
@@ -281,6 +385,12 @@ class CatchUp:
         elif held.delivery.id not in topic.held:
             topic.held[held.delivery.id] = held
             self._held_bytes += size
+
+    def _may_miss(self, topic: _Topic) -> None:
+        """Nothing can be done about what may have passed unseen but to say so, if anything came before it."""
+        if topic.anchor is not None:
+            reason = "the stream may have left events out, and no query shows this topic"
+            self.gaps.append(Gap(topic.id, topic.anchor, False, reason))
 
     def _drop_held(self, topic: _Topic) -> None:
         self._held_bytes -= sum(len(held.delivery.payload) for held in topic.held.values())
@@ -300,9 +410,18 @@ class CatchUp:
         topic.anchor = event.id if topic.anchor is None else max(topic.anchor, event.id)
         self._deliver(topic, event)
 
-    def _deliver(self, topic: _Topic, event: Delivery) -> None:
+    def _deliver(self, topic: _Topic, event: Delivery, looked_back: bool = False) -> None:
         topic.remember(event.id, self._memory // len(self._topics))
-        self.deliveries.append(Passed(event, topic.row))
+        self.deliveries.append(Passed(event, topic.row, looked_back))
+
+    def _begin(self, topic: _Topic) -> None:
+        """The end of the log is known: begin there, or look back from it."""
+        end = topic.floor = topic.anchor or BEFORE_ALL
+        if topic.look_back is not None:
+            topic.floor = min(topic.look_back(end), end) if end else end
+        if topic.floor < end:
+            topic.end = end
+            topic.search = _Search(topic.floor, topic.row, None)
 
     def _caught_up(self, topic: _Topic) -> None:
         held = [one for one in topic.held.values() if not self._was_had(topic, one)]
@@ -312,6 +431,7 @@ class CatchUp:
             self.gaps.append(Gap(topic.id, topic.anchor or topic.floor, False, "the log does not have a live event"))
             return
         topic.again = topic.behind = False
+        topic.end = BEFORE_ALL
         self._drop_held(topic)
         for one in held:
             self._put(topic, one.delivery)
@@ -319,7 +439,7 @@ class CatchUp:
     def _misfit(self, topic: _Topic) -> None:
         """The anchor is not where it was: rows are there that were hidden, or not there any more."""
         topic.read = None
-        expected = topic.row + 1 - sum(id <= (topic.anchor or _BEFORE_ALL) for id in topic.seen)
+        expected = topic.row + 1 - sum(id <= (topic.anchor or BEFORE_ALL) for id in topic.seen)
         topic.search = _Search(topic.floor, expected, expected)
 
     def _searched(self, topic: _Topic, id: Optional[bytes]) -> None:

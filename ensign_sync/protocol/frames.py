@@ -85,6 +85,7 @@ class Delivery(NamedTuple):
     payload: bytes
     committed_ns: Optional[int] = None
     is_duplicate: bool = False
+    origin: str = ""  # the client that published it, where that was asked for
 
 
 class CloseStream(NamedTuple):

@@ -47,6 +47,10 @@ class Opened(NamedTuple):
     topics: Mapping[str, bytes]
 
 
+class Lost(NamedTuple):
+    """To the application: the connection is gone, and another will be tried."""
+
+
 class Ended(NamedTuple):
     """To the application: the stream is over and will not come back; without error if it was closed."""
 

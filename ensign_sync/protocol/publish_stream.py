@@ -130,6 +130,9 @@ class PublishProtocol(Machine):
         in_flight_bytes: The payloads of the events in flight together.
         resent: How often an event was emitted again.
         closing: True once ``close`` was called.
+        client_id: What the server keeps with the events as their publisher's.
+        used: The ids of the topics that were published to.
+        last_ack: The last that came.
     """
 
     role = "publisher"
@@ -143,7 +146,7 @@ class PublishProtocol(Machine):
         A server takes every payload of ``surely_taken`` bytes; one that is larger ends the stream if it does not.
         """
         super().__init__()
-        self._client_id = client_id
+        self.client_id = client_id
         self._next_id = int.from_bytes(first_local_id, "big")
         self._resend = resend
         self._surely_taken = surely_taken
@@ -157,6 +160,8 @@ class PublishProtocol(Machine):
         self.in_flight_bytes = 0
         self.resent = 0
         self.closing = False
+        self.used: Set[bytes] = set()
+        self.last_ack: Optional[Ack] = None
 
     # from the application
 
@@ -242,12 +247,13 @@ class PublishProtocol(Machine):
         """A new call is open: say who we are."""
         self.check(Input.CONNECTED)
         self._move(Input.CONNECTED, State.OPENING)
-        self.outgoing.append(OpenStream(self._client_id))
+        self.outgoing.append(OpenStream(self.client_id))
 
     def receive(self, frame: Any) -> None:
         """Take a message of the server."""
         if type(frame) is Ack and self.state is _OPEN and not self.closing:
             # The way of every event: what _answer does for an ack, in as few steps as there can be.
+            self.last_ack = frame
             pending = self._pending.pop(frame.id, None)
             if pending is not None:
                 self._owed -= 1
@@ -346,6 +352,7 @@ class PublishProtocol(Machine):
                 known = ULID(topic).bytes
             if known is not None:
                 self._topic_ids[topic] = known
+                self.used.add(known)
         return known
 
     def _unlearn(self, topic: str) -> None:

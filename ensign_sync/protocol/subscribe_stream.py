@@ -6,13 +6,13 @@ Its doors:
     from the application   ack, nack, close
     from the wire          connected, receive, lost, fail
     to the wire            frames_to_send
-    to the application     events: Opened, Delivered, Ended
+    to the application     events: Opened, Delivered, Lost, Ended
 """
 
 from typing import Any, Mapping, NamedTuple, Tuple
 
 from .frames import Ack, Delivery, Nack, Ready, Subscription
-from .machine import Input, Machine, Opened, State, table
+from .machine import Input, Lost, Machine, Opened, State, table
 
 
 class Delivered(NamedTuple):
@@ -130,6 +130,7 @@ class SubscribeProtocol(Machine):
         self.outgoing = []
         if self.state is not State.CLOSED:
             self._move(Input.LOST, State.WAITING)
+            self.news.append(Lost())
 
     def fail(self, error: Exception) -> None:
         """The connection is gone and no other will be tried."""

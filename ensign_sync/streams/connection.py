@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..exceptions import EnsignClientClosingError, EnsignError, EnsignTopicNotFoundError
 from ..handover.callbacks import CallbackThread
@@ -12,8 +12,11 @@ from ..handover.inbox import Inbox
 from ..handover.locking import LockTimeoutError, hold, holding
 from ..handover.spawn import gather
 from ..handover.watchdog import Watchdog
-from ..ids import ULID, is_ulid
-from ..settings import Reconnect, Settings
+from ..ids import RLID, ULID, is_ulid
+from ..protocol.catchup import LookBack
+from ..protocol.frames import Delivery
+from ..protocol.start import Starts, before_milliseconds
+from ..settings import Reconnect, Redeliver, Settings
 from ..transport.auth import TokenSource
 from ..transport.channel import open_channel
 from ..transport.choice import open_call
@@ -22,7 +25,11 @@ from ..transport.unary import Unary
 from ..wire import codec, methods
 from ..wire.methods import Method
 from .driver import Hooks, Line, Outage
+from .healing import Doors, GapDoor, Healing, Plan
+from .log import Log, Spelling
+from .progress import Progress
 from .publishing import PublishStream, Window
+from .redelivery import Redelivery
 from .subscribing import SubscribeStream
 
 logger = logging.getLogger("ensign_sync")
@@ -32,6 +39,37 @@ logger = logging.getLogger("ensign_sync")
 ENDING_SECONDS = 1.0
 
 
+#: What a client published less than this before it subscribes is delivered to it, in seconds.
+RECENT_SECONDS = 60.0
+
+
+def _seconds_before(milliseconds: int) -> bytes:
+    return before_milliseconds(milliseconds - int(RECENT_SECONDS * 1000))
+
+
+class Subscribed(NamedTuple):
+    """What a subscription is to be like, besides its topics.
+
+    Attributes:
+        start: Where its topics begin, as the program says it.
+        checkpoint: Where it goes on, if anywhere.
+        group: Its consumer group, empty for none.
+        server_redelivers: The server keeps the group and delivers again what is refused, so nothing is done here.
+        redeliver: How refused events are delivered again.
+        gap, give_up: What to do about a gap, and about an event that was refused too often; they must not wait.
+        spelling: How queries name topics.
+    """
+
+    start: Any
+    checkpoint: Any
+    group: str
+    server_redelivers: bool
+    redeliver: Redeliver
+    gap: GapDoor
+    give_up: Callable[[Delivery, str], None]
+    spelling: Spelling
+
+
 class Options(NamedTuple):
     """How a connection behaves, as the client was told."""
 
@@ -39,6 +77,7 @@ class Options(NamedTuple):
     resend: bool
     reconnect: Reconnect
     channel_options: Tuple[Tuple[str, Any], ...] = ()
+    heartbeat: float = 30.0
     on_disconnect: Optional[Callable[[Outage], None]] = None
     on_reconnect: Optional[Callable[[Outage], None]] = None
 
@@ -60,6 +99,7 @@ class Connection:
         self._finished = False
         self._publisher: Optional[PublishStream] = None
         self._subscribers: List[SubscribeStream] = []
+        self._past_origins: Set[str] = set()
         self._past_counts = {"published": 0, "acked": 0, "nacked": 0, "failed": 0, "resent": 0, "reconnects": 0}
         self.tokens = TokenSource(settings, clock=self._clock)
         self.callbacks = CallbackThread()
@@ -104,12 +144,64 @@ class Connection:
             )
         return self._publisher
 
-    def subscriber(self, topics: Sequence[str], inbox: Inbox, group: str) -> SubscribeStream:
-        """Make a subscribe stream; the caller opens it."""
+    def subscriber(self, topics: Sequence[str], inbox: Inbox, asked: Subscribed) -> SubscribeStream:
+        """Make a subscribe stream; the caller opens it.
+
+        Raises:
+            EnsignSettingsError: The start cannot be understood.
+            CheckpointError: What the checkpoint holds cannot be used.
+        """
+        starts = Starts(asked.start, topics)
         line = self._line(methods.SUBSCRIBE, codec.encode_subscriber_frame, codec.decode_subscribe_reply)
-        stream = SubscribeStream(line, topics, inbox, self.options.reconnect, self.hooks, group, self._clock)
-        self._add(stream)
+        progress = Progress(asked.checkpoint, self.watchdog, self.post, self._clock)
+        resume = progress.load()
+        stream = SubscribeStream(
+            line, topics, inbox, self.options.reconnect, self.hooks, progress, asked.group, self._clock
+        )
+        if not asked.server_redelivers:
+            self._heal(stream, asked, Plan(starts.of, resume, self._look_back, self._origins), not topics)
+        try:
+            self._add(stream)
+        except BaseException:
+            progress.close()
+            raise
         return stream
+
+    def _heal(self, stream: SubscribeStream, asked: Subscribed, plan: Plan, all_topics: bool) -> None:
+        """Have a subscriber read what the stream leaves out, and deliver again what is refused for that."""
+        stream.healing = healing = Healing(
+            stream.inbox,
+            Log(self.unary, asked.spelling),
+            plan,
+            Doors(stream.reopen, asked.gap),
+            stream.progress,
+            self.watchdog,
+            self.options.heartbeat,
+            all_topics,
+            self._clock,
+        )
+        stream.redelivery = Redelivery(asked.redeliver, healing.again, asked.give_up, self.watchdog, self._clock)
+
+    def _origins(self) -> Set[str]:
+        """Return as whom this client publishes and has published."""
+        publisher = self._publisher
+        return self._past_origins | ({publisher.machine.client_id} if publisher is not None else set())
+
+    def _look_back(self, topic: bytes) -> Optional[LookBack]:
+        """Return what tells from where on events of ours are recent, None if there are none of this topic."""
+        publisher = self._publisher
+        if publisher is None or topic not in publisher.machine.used:
+            return None
+        machine, heard_at = publisher.machine, publisher.heard_at
+        ack = machine.last_ack
+        if ack is None or ack.committed is None:
+            # None was acknowledged so far, so those that are in the log were stored lately.
+            return (lambda end: _seconds_before(RLID(end).milliseconds)) if machine.unsettled else None
+        since = self._clock.now() - heard_at
+        server_now = ack.committed.ns // 1_000_000 + int(since * 1000)
+        if since >= RECENT_SECONDS and not machine.unsettled:
+            return None
+        return lambda end: _seconds_before(server_now)
 
     @holding("_lock")
     def _add(self, stream: SubscribeStream) -> None:
@@ -201,6 +293,7 @@ class Connection:
 
     def _remember(self, publisher: PublishStream) -> None:
         _add(self._past_counts, publisher)
+        self._past_origins.add(publisher.machine.client_id)
 
     def _line(self, method: Method, encode: Callable[[Any], codec.Message], decode: Callable[[bytes], Any]) -> Line:
         def open_it() -> Any:

@@ -76,6 +76,7 @@ class StreamDriver:
 
     Attributes:
         aside: The reader thread lets others read: who changes something has to call it back.
+        heard_at: When the machine last received something, by the clock.
     """
 
     def __init__(
@@ -86,16 +87,22 @@ class StreamDriver:
         policy: Reconnect,
         hooks: Hooks,
         clock: Optional[Clock] = None,
+        take: Optional[Callable[[Any], bool]] = None,
     ) -> None:
-        """Make a driver that is not started; ``handle`` gets the machine's events on the reader thread."""
+        """Make a driver that is not started; ``handle`` gets the machine's events on the reader thread.
+
+        What ``take`` takes of the frames, on the same thread, does not go to the machine.
+        """
         self.machine = machine
         self.mutex = threading.Lock()
         self.changed = threading.Condition(self.mutex)
         self.last_error: Optional[Exception] = None
         self.reconnects = 0
+        self.heard_at = 0.0
         self._line = line
         self._encode, self._decode = line.encode, line.decode
         self._handle = handle
+        self._take_straight = take
         self._policy = policy
         self._hooks = hooks
         self._clock = clock or Clock()
@@ -196,6 +203,11 @@ class StreamDriver:
         """Start the stream if it is not, and do as ``wait``."""
         self.start()
         return self.wait_until(condition, remaining)
+
+    def flush(self) -> None:
+        """Send what the machine wants to say. Needs the mutex."""
+        if self.machine.outgoing:
+            self._send(self.machine.frames_to_send())
 
     def wait_until(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
         """Block until the condition holds or no time remains; returns whether it holds. Needs the mutex.
@@ -314,7 +326,8 @@ class StreamDriver:
             self._begin(call)
             with Turn(call) as turn:
                 self._turn, self._asked = turn, False
-                decode, receive = self._decode, self._receive
+                decode = self._decode
+                receive = self._receive if self._take_straight is None else self._receive_or_take
                 for data in turn.messages:
                     receive(decode(data))
                     # Ready alone is no progress: a server may accept and then drop every stream.
@@ -391,8 +404,14 @@ class StreamDriver:
         if events:
             self._handle(events)
 
+    def _receive_or_take(self, frame: Any) -> None:
+        assert self._take_straight is not None
+        if not self._take_straight(frame):
+            self._receive(frame)
+
     def _received(self, frame: Any) -> List[Any]:
         machine = self.machine
+        self.heard_at = self._clock.now()
         machine.receive(frame)
         if machine.outgoing:
             self._send(machine.frames_to_send())
@@ -470,6 +489,11 @@ class Stream:
         """The topics of the last connection, name to id."""
         topics: Mapping[str, bytes] = self.machine.topics
         return topics
+
+    @property
+    def heard_at(self) -> float:
+        """When something was last received, by the clock."""
+        return self._driver.heard_at
 
     @property
     def reconnects(self) -> int:

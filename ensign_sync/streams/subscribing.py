@@ -1,6 +1,5 @@
-"""The subscribe stream of a subscription: from the wire into an inbox."""
+"""The subscribe stream of a subscription: from the wire, and from the log, into an inbox."""
 
-import functools
 import logging
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -12,12 +11,16 @@ from ..exceptions import (
 )
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.inbox import Inbox
+from ..handover.locking import holding
 from ..ids import ULID, is_ulid
 from ..protocol.frames import Delivery
-from ..protocol.machine import Ended, Opened
+from ..protocol.machine import Ended, Lost, Opened, State
 from ..protocol.subscribe_stream import Delivered, SubscribeProtocol
-from ..settings import Reconnect
+from ..settings import Reconnect, Redeliver
 from .driver import Hooks, Line, Stream, StreamDriver
+from .healing import Healing
+from .progress import Progress
+from .redelivery import Redelivery
 
 logger = logging.getLogger("ensign_sync")
 
@@ -27,8 +30,11 @@ class SubscribeStream(Stream):
 
     Attributes:
         machine: See ``Stream``.
-        inbox: Holds ``(Delivery, topic name)`` in the order of arrival.
+        inbox: Holds ``(Delivery, topic name, how often it was refused)``.
         counts: received, acked, nacked.
+        healing: What reads from the log what the stream leaves out; None in a consumer group that the server keeps.
+        progress: What was acknowledged.
+        redelivery: What has events delivered again; None where the server does it.
     """
 
     machine: SubscribeProtocol
@@ -40,22 +46,26 @@ class SubscribeStream(Stream):
         inbox: Inbox,
         policy: Reconnect,
         hooks: Hooks,
+        progress: Progress,
         group: str = "",
         clock: Optional[Clock] = None,
     ) -> None:
         self.inbox = inbox
+        self.progress = progress
         self.counts: Dict[str, int] = {"received": 0, "acked": 0, "nacked": 0}
+        self.healing: Optional[Healing] = None
+        self.redelivery: Optional[Redelivery] = None
         self._wanted = tuple(topics)
         machine = SubscribeProtocol(str(ULID.new()), self._wanted, group)
-        super().__init__(StreamDriver(machine, line, self._handle, policy, hooks, clock))
-        self._changed = self._driver.changed
+        super().__init__(StreamDriver(machine, line, self._handle, policy, hooks, clock, self._receive))
+        self._mutex = self._driver.mutex
         self._names: Dict[bytes, str] = {}
-        self._full_warned = False
+        self.reopen = self._driver.reconnect
 
     # what a user's thread calls
 
     def open(self, patience: Patience, endpoint: str) -> None:
-        """Start, and block until the server has answered.
+        """Start, and block until the server has answered and what is published from now on is sure to be delivered.
 
         Raises:
             UnknownTopicError: The server left out a topic that was asked for.
@@ -63,13 +73,7 @@ class SubscribeStream(Stream):
         """
         machine = self.machine
         in_time = self._driver.started_wait(lambda: machine.over or machine.opened, patience.remaining)
-        if machine.failure is not None:
-            if self._wanted and getattr(machine.failure, "code", None) == "FAILED_PRECONDITION":
-                # Where it knows some of the topics the server leaves the others out; where none, it refuses.
-                raise UnknownTopicError(", ".join(self._wanted)) from machine.failure
-            raise machine.failure
-        if machine.over:
-            raise EnsignClientClosingError("the client was closed while the subscription opened")
+        self._raise_what_ended_it()
         if not in_time:
             cause = self._driver.last_error
             if isinstance(cause, EnsignConnectionError):
@@ -78,56 +82,102 @@ class SubscribeStream(Stream):
         missing = missing_topics(self._wanted, machine.topics)
         if missing:
             raise UnknownTopicError(", ".join(missing))
+        patience.progress()
+        if self.healing is not None:
+            self.healing.begin(machine.topics, patience, lambda: machine.over)
+            self._raise_what_ended_it()
+        self.progress.start()
 
-    def ack(self, id: bytes) -> None:
-        """Acknowledge an event; does not block. Without a connection the ack is dropped, as the server forgot us."""
-        self._driver.change(functools.partial(self._answer, "acked", lambda machine: machine.ack(id)))
+    def _raise_what_ended_it(self) -> None:
+        machine = self.machine
+        if machine.failure is not None:
+            if self._wanted and getattr(machine.failure, "code", None) == "FAILED_PRECONDITION":
+                # Where it knows some of the topics the server leaves the others out; where none, it refuses.
+                raise UnknownTopicError(", ".join(self._wanted)) from machine.failure
+            raise machine.failure
+        if machine.over:
+            raise EnsignClientClosingError("the client was closed while the subscription opened")
 
-    def nack(self, id: bytes, code: int) -> None:
-        """Refuse an event; does not block."""
-        self._driver.change(functools.partial(self._answer, "nacked", lambda machine: machine.nack(id, code)))
+    def ack(self, topic: str, id: bytes) -> None:
+        """Acknowledge an event; returns when a checkpoint that is saved at once has it.
+
+        Without a connection the server is not told, as it forgot us.
+
+        Raises:
+            CheckpointError: It could not be saved; the event is acknowledged.
+        """
+        self._answer("acked", self.machine.ack, id)
+        self.progress.done(topic, id)
+
+    def nack(
+        self, delivery: Delivery, topic: str, code: int, refused: int, policy: Optional[Redeliver] = None
+    ) -> None:
+        """Refuse an event, which was refused so often before; does not block."""
+        self._answer("nacked", self.machine.nack, delivery.id, code)
+        redelivery = self.redelivery
+        if redelivery is None or not redelivery.takes(delivery, topic, code, refused, policy):
+            self.progress.done(topic, delivery.id)
 
     def close(self) -> None:
-        """Cancel the stream and end the inbox; does not wait for the thread."""
+        """Cancel the stream and end the inbox; does not wait for the threads."""
         self._driver.change(lambda machine: None if machine.over else machine.close())
         self._driver.stop()
+        self._end()
         self.inbox.close()
+        self.progress.close()
 
-    def _answer(self, count: str, say: Callable[[Any], None], machine: Any) -> None:
-        # The mutex is held, which the count needs as well: any thread may answer.
-        if not machine.over:
-            say(machine)
+    def join(self, deadline: Deadline) -> List[str]:
+        """Wait for the threads; returns the names of those that did not stop."""
+        healers = self.healing.join(deadline) if self.healing is not None else []
+        return [*super().join(deadline), *healers]
+
+    @holding("_mutex")
+    def _answer(self, count: str, say: Callable[..., None], *what: Any) -> None:
         self.counts[count] += 1
+        if not self.machine.over:
+            say(*what)
+            self._driver.flush()
+
+    def _end(self) -> None:
+        if self.healing is not None:
+            self.healing.close()
+        if self.redelivery is not None:
+            self.redelivery.close()
 
     # the reader thread
+
+    def _receive(self, frame: Any) -> bool:
+        """Take an event on the short way, if it is one and the stream is open."""
+        if type(frame) is not Delivery or self.machine.state is not State.OPEN:
+            return False
+        self.counts["received"] += 1
+        if self.healing is not None:
+            self.healing.live(frame)
+        else:
+            self._deliver(frame)
+        return True
 
     def _handle(self, events: List[Any]) -> None:
         for event in events:
             kind = type(event)
             if kind is Delivered:
-                self._deliver(event.delivery)
+                self._receive(event.delivery)
             elif kind is Opened:
                 self._names = {id: name for name, id in event.topics.items()}
+                if self.healing is not None:
+                    self.healing.opened(event.topics)
+            elif kind is Lost and self.healing is not None:
+                self.healing.lost()
             elif kind is Ended and event.error is not None:
+                self._end()
                 self.inbox.close(event.error, drop=False)
 
     def _deliver(self, delivery: Delivery) -> None:
-        self.counts["received"] += 1
-        item = (delivery, self._names.get(delivery.topic_id, ""))
+        item = (delivery, self._names.get(delivery.topic_id, ""), 0)
         size = len(delivery.payload)
-        if self.inbox.put(item, size, _AT_ONCE):
-            return
-        if not self._full_warned and not self.inbox.closed:
-            self._full_warned = True
-            logger.warning(
-                "the buffer of a subscription is full (%d events): the program is slower than its publishers; the"
-                " server keeps 16,384 events for a subscriber and drops what comes beyond them",
-                len(self.inbox),
-            )
+        if not self.inbox.has_room(size):
+            self.inbox.wait_for_room(size)
         self.inbox.put(item, size)
-
-
-_AT_ONCE = Deadline(0.0)
 
 
 def missing_topics(wanted: Sequence[str], have: Mapping[str, bytes]) -> Tuple[str, ...]:
@@ -136,5 +186,3 @@ def missing_topics(wanted: Sequence[str], have: Mapping[str, bytes]) -> Tuple[st
     return tuple(
         topic for topic in wanted if topic not in have and not (is_ulid(topic) and ULID(topic).bytes in ids)
     )
-
-

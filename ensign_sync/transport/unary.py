@@ -18,7 +18,7 @@ from ..settings import Reconnect, Settings
 from ..status import ServerStatus
 from ..topics import Deduplication, Topic
 from ..wire import messages, methods
-from ..wire.codec import decode_row
+from ..wire.codec import decode_row, decode_row_with_origin
 from ..wire.methods import Method
 from . import direct_call
 from .auth import TokenSource
@@ -148,16 +148,25 @@ class Unary:
         return self._call(methods.EXPLAIN, request, messages.explain_reply, timeout)
 
     def query(
-        self, query: str, params: Optional[Mapping[str, Any]], duplicates: bool, timeout: Optional[float]
+        self,
+        query: str,
+        params: Optional[Mapping[str, Any]],
+        duplicates: bool,
+        timeout: Optional[float],
+        origins: bool = False,
     ) -> "Rows":
-        """Start a query; the rows are read as they are asked for. ``timeout`` bounds the whole, None does not."""
+        """Start a query; the rows are read as they are asked for, with ``origins`` also who published them.
+
+        ``timeout`` bounds the whole, None does not.
+        """
         request = messages.query_request(query, params, duplicates)
         metadata, token = self.metadata(timeout)
         try:
             call = self._channel().unary_stream(methods.ENSQL.path)(request, timeout=timeout, metadata=metadata)
         except ValueError as error:
             raise closed_channel(error) from error
-        return Rows(call, self._settings, lambda: self._tokens.invalidate(token), self._pauses.is_set)
+        decode = decode_row_with_origin if origins else decode_row
+        return Rows(call, self._settings, decode, lambda: self._tokens.invalidate(token), self._pauses.is_set)
 
     # how they are made
 
@@ -237,17 +246,24 @@ class Rows:
     """The rows of a running query. One thread at a time reads; any may cancel."""
 
     def __init__(
-        self, call: Any, settings: Settings, token_refused: Callable[[], None], closed: Callable[[], bool]
+        self,
+        call: Any,
+        settings: Settings,
+        decode: Callable[[bytes], Delivery],
+        token_refused: Callable[[], None],
+        closed: Callable[[], bool],
     ) -> None:
         self._closed = closed
+        self._decode = decode
         self._call = call
         self._settings = settings
         self._token_refused = token_refused
 
     def __iter__(self) -> Iterator[Delivery]:
         try:
+            decode = self._decode
             for data in self._call:
-                yield decode_row(data)
+                yield decode(data)
         except grpc.RpcError as error:
             failure = to_exception(error, methods.ENSQL.name, self._settings)
             if retry.is_token_refused(failure):

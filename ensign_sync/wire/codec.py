@@ -271,6 +271,12 @@ def decode_row(data: bytes) -> frames.Delivery:
     return _delivery(event_pb2.EventWrapper.FromString(data))
 
 
+def decode_row_with_origin(data: bytes) -> frames.Delivery:
+    """Decode a row of a query, and by which client it was published."""
+    wrapper = event_pb2.EventWrapper.FromString(data)
+    return _delivery(wrapper)._replace(origin=wrapper.publisher.client_id)
+
+
 # both streams, from the server's side
 
 

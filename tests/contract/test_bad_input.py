@@ -2,10 +2,12 @@
 
 import socket
 import time
+from datetime import datetime
 
 import pytest
 
 from ensign_sync import (
+    CheckpointError,
     AuthenticationError,
     Ensign,
     EnsignConnectionError,
@@ -152,9 +154,19 @@ def test_bad_values(make, error, text):
         (lambda c: c.query(None), TypeError, "str"),
         (lambda c: c.query("SELECT * FROM weather WHERE a = 1"), EnsignError, "WHERE"),
         (lambda c: c.query("SELECT * FROM weather"), QueryNoRows, "no rows"),
-        (lambda c: c.subscribe("weather", start="earliest"), ValueError, "start"),
-        (lambda c: c.subscribe("weather", checkpoint="here.json"), ValueError, "checkpoint"),
-        (lambda c: c.subscribe("weather", query="SELECT * FROM weather"), ValueError, "query"),
+        (lambda c: c.subscribe("weather", start="erliest"), ValueError, "'recent', 'latest', 'earliest'"),
+        (lambda c: c.subscribe("weather", start="erliest_of_alls"), ValueError, "start"),
+        (lambda c: c.subscribe("weather", start=datetime(2026, 1, 1)), ValueError, "time zone"),
+        (lambda c: c.subscribe("weather", start={"whether": "latest"}), ValueError, "whether"),
+        (lambda c: c.subscribe("weather", start=7), ValueError, "start=7"),
+        (lambda c: c.subscribe("weather", checkpoint=7), TypeError, "load"),
+        (lambda c: c.subscribe("weather", checkpoint=__file__), CheckpointError, "no checkpoint"),
+        (lambda c: c.subscribe("weather", checkpoint="/nowhere/at/all"), CheckpointError, "/nowhere/at/all"),
+        (lambda c: c.subscribe("weather", query="SELEKT"), InvalidQueryError, "invalid query type"),
+        (lambda c: c.subscribe("weather", query="SELECT * FROM weather OFFSET 3"), InvalidQueryError, "start="),
+        (lambda c: c.subscribe("weather", query="SELECT * FROM weather LIMIT 0"), InvalidQueryError, "LIMIT"),
+        (lambda c: c.subscribe("other", query="SELECT * FROM weather"), ValueError, "weather"),
+        (lambda c: c.subscribe("weather", params={"a": 1}), InvalidQueryError, "params"),
         (lambda c: c.subscribe("weather", max_buffered=0), ValueError, "max_buffered"),
         (lambda c: c.retrieve_topic("nowhere"), EnsignError, "nowhere"),
         (lambda c: c.create_topic("7up"), ValueError, "7up"),

@@ -8,6 +8,7 @@ from ensign_sync.handover.clock import Deadline
 from ensign_sync.handover.inbox import Inbox, InboxClosed
 
 LONG = 20.0
+ONE_AT_A_TIME = threading.Lock()
 
 
 def run(target, *args):
@@ -22,6 +23,12 @@ def join(*threads):
     for thread in threads:
         thread.join(LONG)
     assert not [thread for thread in threads if thread.is_alive()]
+
+
+def put(inbox, item, size, deadline):
+    """Wait for room and put an item in, one thread at a time."""
+    with ONE_AT_A_TIME:
+        return inbox.wait_for_room(size, deadline=deadline) and inbox.put(item, size)
 
 
 def at_once():
@@ -55,35 +62,35 @@ def test_any_item():
 def test_bounded_by_count():
     """There are never more items than allowed; taking one makes room for one."""
     inbox = Inbox(2, 1000)
-    assert inbox.put("a", 1, at_once()) and inbox.put("b", 1, at_once())
-    assert inbox.put("c", 1, at_once()) is False
+    assert put(inbox, "a", 1, at_once()) and put(inbox, "b", 1, at_once())
+    assert put(inbox, "c", 1, at_once()) is False
     assert len(inbox) == 2
     assert inbox.get() == "a"
-    assert inbox.put("c", 1, at_once())
+    assert put(inbox, "c", 1, at_once())
     assert inbox.get_many(5) == ["b", "c"]
 
 
 def test_bounded_by_bytes():
     """The sizes together never exceed the bound; it may be reached."""
     inbox = Inbox(100, 10)
-    assert inbox.put("a", 4, at_once()) and inbox.put("b", 6, at_once())
-    assert inbox.put("c", 1, at_once()) is False
-    assert inbox.put("empty", 0, at_once())
+    assert put(inbox, "a", 4, at_once()) and put(inbox, "b", 6, at_once())
+    assert put(inbox, "c", 1, at_once()) is False
+    assert put(inbox, "empty", 0, at_once())
     assert inbox.get() == "a"
-    assert inbox.put("c", 5, at_once()) is False
-    assert inbox.put("c", 4, at_once())
+    assert put(inbox, "c", 5, at_once()) is False
+    assert put(inbox, "c", 4, at_once())
 
 
 def test_oversized_item():
     """An item larger than the bound fits when the inbox is empty, and nothing beside it."""
     inbox = Inbox(100, 10)
-    assert inbox.put("small", 1, at_once())
-    assert inbox.put("huge", 11, at_once()) is False
+    assert put(inbox, "small", 1, at_once())
+    assert put(inbox, "huge", 11, at_once()) is False
     inbox.get()
-    assert inbox.put("huge", 11, at_once())
-    assert inbox.put("empty", 0, at_once()) is False
+    assert put(inbox, "huge", 11, at_once())
+    assert put(inbox, "empty", 0, at_once()) is False
     assert inbox.get() == "huge"
-    assert inbox.put("small", 10, at_once())
+    assert put(inbox, "small", 10, at_once())
 
 
 def test_get_times_out():
@@ -96,11 +103,11 @@ def test_get_times_out():
     assert inbox.get(at_once()) == "a"
 
 
-def test_put_times_out():
-    """A full inbox is False when the deadline passes, and takes nothing."""
+def test_waiting_for_room_times_out():
+    """A full inbox is False when the deadline passes; who does not wait puts in more than there is room for."""
     inbox = Inbox(1, 1)
     inbox.put("a", 1)
-    assert inbox.put("b", 1, Deadline(0.001)) is False
+    assert put(inbox, "b", 1, Deadline(0.001)) is False
     assert inbox.get_many(5) == ["a"]
 
 
@@ -120,8 +127,8 @@ def test_get_many_makes_room():
     for item in "abc":
         inbox.put(item, 1)
     inbox.get_many(2)
-    assert inbox.put("d", 1, at_once()) and inbox.put("e", 1, at_once())
-    assert inbox.put("f", 1, at_once()) is False
+    assert put(inbox, "d", 1, at_once()) and put(inbox, "e", 1, at_once())
+    assert put(inbox, "f", 1, at_once()) is False
 
 
 def test_close_drops():
@@ -181,7 +188,7 @@ def test_get_wakes_a_putter():
     for inbox, first, second in ((Inbox(1, 1000), 1, 1), (Inbox(100, 10), 10, 10)):
         inbox.put("a", first)
         stored = []
-        putter = run(lambda box, size, into: into.append(box.put("b", size, later())), inbox, second, stored)
+        putter = run(lambda box, size, into: into.append(put(box, "b", size, later())), inbox, second, stored)
         assert inbox.get() == "a"
         join(putter)
         assert stored == [True]
@@ -202,7 +209,7 @@ def test_close_wakes_everybody():
             ended.append(closed.cause)
 
     threads = [run(consume) for _ in range(3)]
-    threads += [run(lambda: ended.append(full.put("b", 1))) for _ in range(3)]
+    threads += [run(lambda: ended.append(put(full, "b", 1, later()))) for _ in range(3)]
     empty.close(cause)
     full.close(cause, drop=False)
     join(*threads)
@@ -227,7 +234,7 @@ def test_many_consumers(max_items, max_bytes):
 
     threads = [run(consume, into) for into in taken]
     for number in range(400):
-        assert inbox.put(number, number % 5, later())
+        assert put(inbox, number, number % 5, later())
         lengths.append(len(inbox))
     inbox.close(drop=False)
     join(*threads)
@@ -239,7 +246,7 @@ def test_many_consumers(max_items, max_bytes):
 def test_many_producers():
     """Several producers lose nothing either, and the order of each is kept."""
     inbox = Inbox(3, 100)
-    threads = [run(lambda who: [inbox.put((who, i), 1, later()) for i in range(100)], who) for who in range(4)]
+    threads = [run(lambda who: [put(inbox, (who, i), 1, later()) for i in range(100)], who) for who in range(4)]
     taken = [inbox.get(later()) for _ in range(400)]
     join(*threads)
     for who in range(4):

@@ -22,14 +22,17 @@ MUTANTS = {
         "self._received, self._largest = 0",
     ),
     "only the topic of the event is doubted": (
-        "            self._doubt()\n        self._prev",
+        "            self._doubt(self._previous is not None)\n        self._prev",
         "            topic.behind = topic.dirty = True\n            self._received = 0\n        self._prev",
     ),
     "delivered before it is doubted": (
-        ("            self._doubt()\n        self._prev", "            room = None\n        self._prev"),
+        (
+            "            self._doubt(self._previous is not None)\n        self._prev",
+            "            room = None\n        self._prev",
+        ),
         (
             "            if room:\n",
-            "            if room is None:\n                self._put(topic, event)\n                self._doubt()\n"
+            "            if room is None:\n                self._put(topic, event)\n                self._doubt(True)\n"
             "            elif room:\n",
         ),
     ),
@@ -42,17 +45,17 @@ MUTANTS = {
         "self._previous + 1 and self._received >= self._server_buffer",
         "self._previous + 1 and self._received >= 2 * self._server_buffer",
     ),
-    "idle ignores how much came": ("if self._received >= self._server_buffer or (", "if False or ("),
-    "no look after Ready": ("(self._previous is None and seconds not in self._looks)", "False"),
-    "dirty is ignored": ("elif not (topic.dirty or topic.spilled):", "elif not topic.spilled:"),
-    "spilled is ignored": ("elif not (topic.dirty or topic.spilled):", "elif not topic.dirty:"),
+    "idle ignores how much came": ("if self._received >= self._server_buffer:", "if False:"),
+    "no look after Ready": ("self._previous is None and seconds not in self._looks", "False"),
+    "dirty is ignored": ("and not (topic.dirty or topic.spilled):", "and not topic.spilled:"),
+    "spilled is ignored": ("and not (topic.dirty or topic.spilled):", "and not topic.dirty:"),
     "what is held is not compared": ("if not self._was_had(topic, one)]", "]"),
     "what is held is dropped at the switch": ("        for one in held:\n", "        for one in ():\n"),
     "a late live event comes again": ("elif not self._was_had(topic, held):", "else:"),
     "what was seen is not looked up": ("return id in topic.seen or (id", "return (id"),
     "the floor is not looked up": (" or (id <= topic.floor and not held.stepped)", ""),
-    "a full inbox is not noticed": ("                topic.behind = True\n", "                pass\n"),
-    "the flags stay at the send": ("topic.spilled = topic.dirty = False", "pass"),
+    "a full inbox is not noticed": ("                topic.behind = self.stirred = True\n", "                pass\n"),
+    "the flags stay at the send": ("            topic.spilled = topic.dirty = False\n", ""),
     "a row takes the flags away": (
         "        topic.rows += 1\n",
         "        topic.rows += 1\n        topic.dirty = False\n",
@@ -69,11 +72,10 @@ MUTANTS = {
         "        if event.id > (max(topic.seen) if topic.seen else topic.floor):",
     ),
     "the oldest is forgotten, not the smallest": (
-        ("heapq.heappush(self._by_id, id)", "self._by_id.append(id)"),
-        ("heapq.heappop(self._by_id)", "self._by_id.pop(0)"),
+        ("insort(by_id, id)", "by_id.append(id)"),
     ),
     "the row is not counted on while live": ("        topic.row += 1\n", ""),
-    "what is held is kept over a spill": ("                    if topic.spilled:\n", "                    if False:\n"),
+    "what is held is kept over a spill": ("            if topic.spilled:\n", "            if False:\n"),
     "a misfit reads on": (
         "            self._misfit(topic)\n            return False\n        topic.row,",
         "            self._misfit(topic)\n            topic.search = None\n        topic.row,",

@@ -1,0 +1,163 @@
+"""What a subscription has to remember to go on in another process: of each topic, what was acknowledged.
+
+The last acknowledgement alone would not do: events before it may be pending, and events after it acknowledged. So of
+each topic are kept the smallest event that is delivered and not acknowledged, with its row in the log, from which the
+reading goes on, and what was acknowledged above it. What is kept may be too little by some acknowledgements, and then
+those events come again; it is never too much.
+"""
+
+import heapq
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+
+from ..exceptions import CheckpointError
+from ..ids import RLID, ULID
+
+#: So many acknowledgements above the first pending event are kept.
+MOST_ACKED = 1000
+
+FORMAT = 1
+
+
+class Resume(NamedTuple):
+    """Where a topic goes on.
+
+    Attributes:
+        topic_id: The topic had this id.
+        floor: Everything up to here is done, empty if nothing is.
+        acked: And these events.
+        anchor: The event in the row of the log, None if no row is known: then it is to be searched for, or if there is
+            no floor either, the topic begins with its first row.
+        row: See there.
+    """
+
+    topic_id: bytes
+    floor: bytes
+    acked: Tuple[bytes, ...]
+    anchor: Optional[bytes]
+    row: int
+
+
+class _Topic:
+    """What of a topic is pending, and what is done."""
+
+    def __init__(self, begin: Resume) -> None:
+        self.begin = begin
+        self.pending: Dict[bytes, int] = {}  # id to row, of what was delivered and is not acknowledged
+        self.smallest: List[bytes] = []  # a heap of the pending, and of some that are not any more
+        self.acked: Set[bytes] = set(begin.acked)
+        self.largest = begin.floor
+        self.last: Optional[Tuple[bytes, int]] = None  # the largest that was delivered, and its row
+
+    def first_pending(self) -> Optional[bytes]:
+        smallest = self.smallest
+        while smallest and smallest[0] not in self.pending:
+            heapq.heappop(smallest)
+        return smallest[0] if smallest else None
+
+    def forget_early_ones(self) -> Optional[bytes]:
+        """Forget the acknowledgements that the first pending event makes needless; returns that."""
+        first = self.first_pending()
+        self.acked = {id for id in self.acked if id > first} if first is not None else set()
+        return first
+
+    def position(self) -> Resume:
+        if self.last is None:
+            return self.begin
+        first = self.forget_early_ones()
+        if first is None:
+            return Resume(self.begin.topic_id, self.last[0], (), *self.last)
+        floor = (int.from_bytes(first, "big") - 1).to_bytes(len(first), "big")
+        return Resume(self.begin.topic_id, floor, tuple(sorted(self.acked)), first, self.pending[first])
+
+
+class Positions:
+    """The positions of the topics of a subscription, by name. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._topics: Dict[str, _Topic] = {}
+
+    def begin(self, name: str, at: Resume) -> None:
+        """A topic begins, or begins anew."""
+        self._topics[name] = _Topic(at)
+
+    def delivered(self, name: str, id: bytes, row: int) -> None:
+        """An event goes to the application, which is so to say the row of the log."""
+        topic = self._topics[name]
+        topic.pending[id] = row
+        heapq.heappush(topic.smallest, id)
+        if topic.last is None or id > topic.last[0]:
+            topic.last = (id, row)
+
+    def passed_over(self, name: str, id: bytes, row: int) -> None:
+        """An event does not concern the application."""
+        topic = self._topics[name]
+        if topic.last is None or id > topic.last[0]:
+            topic.last = (id, row)
+
+    def acknowledged(self, name: str, id: bytes) -> bool:
+        """The application is done with an event; returns whether there is something new to save."""
+        topic = self._topics.get(name)
+        if topic is None:
+            return False
+        is_first = id == topic.first_pending()
+        if topic.pending.pop(id, None) is None:
+            return False
+        if is_first or len(topic.acked) < MOST_ACKED:
+            topic.acked.add(id)
+            return True
+        return False
+
+    def save(self) -> Dict[str, Any]:
+        """Return everything as a mapping of plain values, which JSON can hold."""
+        return {
+            "format": FORMAT,
+            "topics": {name: _plain(topic.position()) for name, topic in self._topics.items()},
+        }
+
+
+def _plain(at: Resume) -> Dict[str, Any]:
+    return {
+        "topic_id": str(ULID(at.topic_id)),
+        "floor": _text(at.floor),
+        "anchor": _text(at.anchor),
+        "row": at.row,
+        "acked": [_text(id) for id in at.acked],
+    }
+
+
+def _text(id: Optional[bytes]) -> Optional[str]:
+    return str(RLID(id)) if id else None
+
+
+def load(saved: Mapping[str, Any]) -> Dict[str, Resume]:
+    """Read what ``save`` returned.
+
+    Raises:
+        CheckpointError: It is not that.
+    """
+    if not saved:
+        return {}
+    try:
+        if saved["format"] != FORMAT:
+            raise CheckpointError(
+                f"the checkpoint has format {saved['format']!r} and this version reads {FORMAT}: use the version of"
+                " ensign-sync that saved it, or another checkpoint"
+            )
+        return {str(name): _resume(topic) for name, topic in saved["topics"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not hold what a subscription saved: {error!r}; to begin anew, give it another one"
+        ) from error
+
+
+def _resume(topic: Mapping[str, Any]) -> Resume:
+    floor, anchor, row = topic["floor"], topic["anchor"], topic["row"]
+    if type(row) is not int or row < -1:
+        raise ValueError(f"row is {row!r}")
+    return Resume(
+        ULID(topic["topic_id"]).bytes,
+        RLID(floor).bytes if floor is not None else b"",
+        tuple(RLID(id).bytes for id in topic["acked"]),
+        RLID(anchor).bytes if anchor is not None else None,
+        row,
+    )

@@ -1,0 +1,543 @@
+"""The live stream of a subscription and the log, as one: the driver of the machine in ``protocol/catchup.py``.
+
+The reader thread of the stream brings what arrives live. While a topic is behind, another thread, the healer, reads the
+log; it also sees now and then whether the names of the topics still mean what they meant, and ends when there is
+nothing to do. Both put into the inbox. The inbox is bounded by the reading of the log, which waits for room; what
+arrives live and finds none is left to the log.
+"""
+
+import functools
+import logging
+import threading
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set
+
+from ..exceptions import EnsignConnectionError, EnsignError, EnsignTimeoutError
+from ..handover.clock import Clock, Deadline, Patience
+from ..handover.inbox import Inbox
+from ..handover.locking import Signal, holding
+from ..handover.spawn import gather, spawn_kept
+from ..handover.watchdog import Watchdog, Watched
+from ..protocol import retry
+from ..protocol.catchup import AT_THE_END, BEFORE_ALL, CatchUp, LookBack, Passed, Read
+from ..protocol.frames import Delivery
+from ..protocol.position import Resume
+from ..protocol.start import Start
+from ..settings import Reconnect
+from .log import Log
+from .progress import Progress
+
+logger = logging.getLogger("ensign_sync")
+
+#: A stream that nothing arrived on for so many seconds is idle; it is told twice.
+IDLE_SECONDS = (1, 10)
+
+#: A thread that comes so much too late was kept from running, and what it sees says nothing.
+_LATE = 0.5
+
+#: So many bytes that arrive before the topics have begun are kept; what comes beyond them is in the log.
+_MOST_EARLY = 64 * 2**20
+
+#: How long a read of the log may give no row, and how long other questions to the server may take, in seconds.
+PATIENCE = 30.0
+
+#: The pauses between reads that fail.
+_PAUSES = Reconnect(initial=0.05, maximum=5.0)
+
+#: What a server says to a key that may not read the log, or when it has none.
+_NEVER = frozenset(["PERMISSION_DENIED", "UNIMPLEMENTED"])
+
+
+class Plan(NamedTuple):
+    """How topics begin.
+
+    Attributes:
+        start: Where a topic begins, by its name and id.
+        resume: Where topics go on that a subscription before this one had, by name.
+        look_back: What adds to a topic with a recent start what this client published, by its id; None if nothing.
+        origins: As whom this client publishes.
+    """
+
+    start: Callable[[str, bytes], Start]
+    resume: Mapping[str, Resume]
+    look_back: Callable[[bytes], Optional[LookBack]]
+    origins: Callable[[], Set[str]]
+
+
+#: Takes the name of a topic, the id after which events are missing, whether that is certain, and the reason.
+GapDoor = Callable[[str, bytes, bool, str], None]
+
+
+class Doors(NamedTuple):
+    """What goes out besides events. Any thread calls them, and they must not wait for anything.
+
+    Attributes:
+        reopen: Open the stream anew.
+        gap: Events were missed, or may have been.
+    """
+
+    reopen: Callable[[], None]
+    gap: GapDoor
+
+
+class Healing:
+    """The catch-up of one subscription. Any thread may call any method.
+
+    Attributes:
+        counts: received, gaps, reads.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        log: Log,
+        plan: Plan,
+        doors: Doors,
+        progress: Progress,
+        watchdog: Watchdog,
+        heartbeat: float,
+        all_topics: bool,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        self.counts: Dict[str, int] = {"received": 0, "gaps": 0, "reads": 0}
+        self._machine = CatchUp()
+        self._inbox, self._log, self._plan, self._doors, self._progress = inbox, log, plan, doors, progress
+        self._watchdog, self._heartbeat, self._all_topics = watchdog, heartbeat, all_topics
+        self._clock = clock or Clock()
+        # Guards the machine and putting into the inbox; nothing is waited for under it.
+        self._lock = threading.Lock()
+        self._begun = threading.Condition(self._lock)
+        self._names: Dict[bytes, str] = {}
+        self._starts: Dict[bytes, Start] = {}
+        self._spelled: Dict[bytes, Optional[str]] = {}  # how queries name the topics, None if they cannot
+        self._patient: Set[bytes] = set()  # the topics that cannot be left to the log
+        self._early: List[Delivery] = []  # what arrived before the topics begin
+        self._early_bytes = 0
+        self._open_topics: Optional[Mapping[str, bytes]] = None  # of the stream, while it is open
+        self._running = self._closed = False
+        self._thread: Optional[threading.Thread] = None
+        self._wake = Signal()
+        self._cancel: Callable[[], None] = _nothing
+        self._failures = 0
+        self._may_ask_names = True
+        self._names_due = False
+        self._asked_names_at = self._clock.now()
+        self._heard_at = self._looked_at = self._clock.now()
+        self._stage = len(IDLE_SECONDS)
+        self._watched: Optional[Watched] = None
+        self._told_full = False
+        self._special = False  # some start is not exact
+
+    # the stream
+
+    def begin(self, topics: Mapping[str, bytes], patience: Patience, ended: Callable[[], bool]) -> None:
+        """Begin the topics of the stream; blocks until it is sure that what is published from now on is delivered.
+
+        Raises:
+            EnsignTimeoutError: It was not within the time.
+        """
+        spelled = {id: self._spell(name, id, patience) for name, id in topics.items()}
+        starts = {name: self._plan.start(name, id) for name, id in topics.items()}
+        sought = [id for name, id in topics.items() if starts[name].floor and name not in self._plan.resume]
+        hints = self._log.counts(sought, patience.remaining()) if sought else {}
+        self._begin(topics, starts, spelled, hints)
+        if not self._wait_begun(patience, ended):
+            raise EnsignTimeoutError(f"the end of the log was not found within {patience.seconds:.3g} s")
+        self._after_begin()
+
+    @holding("_lock")
+    def _begin(
+        self,
+        topics: Mapping[str, bytes],
+        starts: Mapping[str, Start],
+        spelled: Mapping[bytes, Optional[str]],
+        hints: Mapping[bytes, int],
+    ) -> None:
+        machine = self._machine
+        for name, id in topics.items():
+            self._names[id], self._starts[id], self._spelled[id] = name, starts[name], spelled[id]
+            self._special = self._special or starts[name].recent or starts[name].moment is not None
+            resume = self._plan.resume.get(name)
+            if resume is not None:
+                self._resume(name, id, resume)
+            else:
+                look_back = self._plan.look_back(id) if starts[name].recent else None
+                machine.start(name, id, starts[name].floor, hints.get(id, 0), look_back)
+                floor = starts[name].floor
+                self._progress.begin(name, Resume(id, BEFORE_ALL if floor == AT_THE_END else floor, (), None, -1))
+            if spelled[id] is None:
+                self._give_up(id, f"no query can name the topic {name}")
+        self._running = True
+        if self._open_topics is not None:
+            machine.opened(self._open_topics)
+        early, self._early = self._early, []
+        for delivery in early:
+            machine.live(delivery, self._inbox.has_room(len(delivery.payload)))
+        self._stage, self._heard_at = 0, self._clock.now()
+        self._seen_to()
+
+    def _resume(self, name: str, id: bytes, at: Resume) -> None:
+        machine = self._machine
+        self._starts[id] = Start(at.floor)
+        self._names[at.topic_id] = name
+        if at.topic_id != id:
+            machine.start(name, at.topic_id, at.floor, 0)  # the stream has another one, which is told of
+        elif at.anchor is not None:
+            machine.resume(name, id, at.floor, at.acked, at.anchor, at.row)
+        else:
+            machine.start(name, id, at.floor, max(at.row, 0))
+        self._progress.begin(name, at if at.topic_id == id else Resume(id, BEFORE_ALL, (), None, -1))
+
+    @holding("_lock")
+    def _wait_begun(self, patience: Patience, ended: Callable[[], bool]) -> bool:
+        while not (self._machine.begun() or self._closed or ended()):
+            remaining = patience.remaining()
+            if remaining <= 0.0:
+                return False
+            self._begun.wait(min(remaining, 1.0))  # the stream may end meanwhile, of which nobody tells us
+        return True
+
+    @holding("_lock")
+    def _after_begin(self) -> None:
+        for name, id in self._machine.topics.items():
+            if self._starts.get(id, _FROM_ROW_0).floor == AT_THE_END:
+                floor, anchor, row = self._machine.place(name)
+                self._progress.begin(name, Resume(id, floor, (), anchor, row))
+        if self._watched is None and not self._closed:
+            self._watched = Watched(self._until_due, self._due)
+            self._watchdog.add(self._watched)
+
+    @holding("_lock")
+    def opened(self, topics: Mapping[str, bytes]) -> None:
+        """A stream is open with these topics."""
+        self._open_topics = dict(topics)
+        if not self._running:
+            return
+        for name, id in topics.items():
+            if self._names.get(id) is None:
+                self._names[id] = name
+                self._progress.begin(name, Resume(id, BEFORE_ALL, (), None, -1))
+        self._machine.opened(topics)
+        self._stage, self._heard_at = 0, self._clock.now()
+        self._seen_to()
+        self._wake.set()
+
+    @holding("_lock")
+    def lost(self) -> None:
+        """The stream is gone."""
+        self._open_topics = None
+        self._machine.lost()
+
+    def live(self, delivery: Delivery) -> None:
+        """Take an event from the stream, on its reader thread."""
+        size = len(delivery.payload)
+        if self._patient and delivery.topic_id in self._patient and not self._inbox.has_room(size):
+            self._inbox.wait_for_room(size)
+        with self._lock:
+            self._heard_at = self._clock.now()
+            self._stage = 0
+            if not self._running:
+                if self._early_bytes < _MOST_EARLY:
+                    self._early.append(delivery)
+                    self._early_bytes += size
+                return
+            machine = self._machine
+            machine.live(delivery, self._inbox.has_room(size))
+            if machine.deliveries:
+                self._pass_on()
+            if machine.stirred:
+                self._see_to()
+
+    @holding("_lock")
+    def again(self, item: Any) -> None:
+        """Put an event into the inbox that was there before."""
+        self._inbox.put(item, len(item[0].payload))
+
+    def close(self) -> None:
+        """End it; does not wait for the thread."""
+        self._close()
+        self._wake.set()
+        self._inbox.wake_givers()
+        if self._watched is not None:
+            self._watchdog.remove(self._watched)
+
+    @holding("_lock")
+    def _close(self) -> None:
+        self._closed = True
+        self._cancel()
+        self._begun.notify_all()
+
+    def join(self, deadline: Deadline) -> List[str]:
+        """Wait for the healer; returns its name if it did not stop."""
+        thread = self._thread
+        return gather([thread] if thread is not None else [], deadline)
+
+    # what the machine has said; all of it needs the lock
+
+    def _pass_on(self) -> None:
+        passed, self._machine.deliveries = self._machine.deliveries, []
+        self.counts["received"] += len(passed)
+        names, progress, put, special = self._names, self._progress, self._inbox.put, self._special
+        for one in passed:
+            delivery = one.delivery
+            name = names[delivery.topic_id]
+            if special and self._is_foreign(one):
+                progress.passed_over(name, delivery.id, one.row)
+                continue
+            if progress.keeps:
+                progress.delivered(name, delivery.id, one.row)
+            put((delivery, name, 0), len(delivery.payload))
+
+    def _is_foreign(self, passed: Passed) -> bool:
+        """Tell whether an event lies before the start after all."""
+        delivery = passed.delivery
+        if passed.looked_back:
+            return delivery.origin not in self._plan.origins()
+        start = self._starts.get(delivery.topic_id)
+        return start is not None and start.leaves_out(delivery.id, delivery.committed_ns)
+
+    def _seen_to(self) -> None:
+        if self._machine.deliveries:
+            self._pass_on()
+        self._see_to()
+
+    def _see_to(self) -> None:
+        """See to what is not events: gaps, topics of another time, and reads."""
+        machine = self._machine
+        machine.stirred = False
+        gaps, machine.gaps = machine.gaps, []
+        for gap in gaps:
+            self.counts["gaps"] += 1
+            self._doors.gap(self._names.get(gap.topic_id, ""), gap.after_id, gap.certain, gap.reason)
+        if machine.reopen:
+            machine.reopen = False
+            self._doors.reopen()
+        if machine.begun():
+            self._begun.notify_all()
+        if machine.is_behind or self._names_due:
+            self._start_healer()
+
+    def _start_healer(self) -> None:
+        if self._thread is None and not self._closed and self._open_topics is not None:
+            try:
+                spawn_kept(self, "healer", self._run)
+            except RuntimeError:  # the program is about to end, and takes no more threads
+                self._thread = None
+
+    def _give_up(self, id: bytes, reason: str) -> None:
+        self._patient.add(id)
+        self._machine.only_live(id, reason)
+        logger.warning(
+            "%s: what the server does not deliver live is missed, and told to on_gap as far as it can be known; events"
+            " before the subscription cannot be had",
+            reason,
+        )
+
+    # the healer
+
+    def _run(self) -> None:
+        while True:
+            work = self._next_work()
+            if work is None:
+                return
+            if not self._went_well(work):
+                pause = retry.interval(self._failures, _PAUSES)
+                self._failures += 1
+                self._wake.wait(pause)
+            else:
+                self._failures = 0
+            self._wake.clear()
+
+    def _went_well(self, work: Callable[[], bool]) -> bool:
+        try:
+            return work()
+        except EnsignError as error:
+            logger.info("the log cannot be read now: %s", error)
+        except Exception:  # a defect of ours or of the server's: the next round may do better
+            logger.exception("the log could not be read")
+        return False
+
+    @holding("_lock")
+    def _next_work(self) -> Optional[Callable[[], bool]]:
+        """Return what to do, None if nothing is and the thread ends; what to do returns whether it went well."""
+        if not self._closed and self._open_topics is not None:
+            if self._names_due:
+                return self._compare_names
+            if self._machine.is_behind and not self._inbox.is_low:
+                self._tell_full()
+                return self._wait_for_room
+            read = self._machine.next_read()
+            if read is not None:
+                return functools.partial(self._read, read)
+        self._thread = None
+        return None
+
+    def _tell_full(self) -> None:
+        if not self._told_full and len(self._inbox) > 1:
+            self._told_full = True
+            logger.info(
+                "the buffer of a subscription is full (%d events): the program is slower than its publishers, and what"
+                " does not fit is read from the log when it has gone on",
+                len(self._inbox),
+            )
+
+    def _wait_for_room(self) -> bool:
+        self._inbox.wait_for_room(0, low=True)
+        return True
+
+    def _read(self, read: Read) -> bool:
+        """Read from the log what the machine wants; returns whether that went well."""
+        self.counts["reads"] += 1
+        name = self._names.get(read.topic_id, "")
+        spelled = self._spelled.get(read.topic_id)
+        if spelled is None:
+            if read.topic_id not in self._spelled:
+                self._spelled[read.topic_id] = self._spell(name, read.topic_id, Patience(PATIENCE, PATIENCE))
+                self._ended(read, False)
+                return True
+            self._gave_up(read.topic_id, f"no query can name the topic {name}")
+            return True
+        patience = Patience(None, PATIENCE, self._clock)
+        waiting = [True]
+        try:
+            rows = self._log.rows(spelled, read.offset, read.alone, read.duplicates, None, self._looks_back(read))
+        except EnsignError as error:
+            return self._failed(read, name, error)
+        watched = Watched(lambda: patience.remaining() if waiting[0] else None, rows.cancel)
+        self._watchdog.add(watched)
+        self._cancel = rows.cancel
+        well = wanted = True
+        try:
+            if self._closed:
+                rows.cancel()
+            inbox = self._inbox
+            for row in rows:
+                size = len(row.payload)
+                if not inbox.has_room(size):
+                    waiting[0] = False
+                    self._tell_full()
+                    inbox.wait_for_room(size)
+                    waiting[0] = True
+                patience.progress()
+                wanted = self._row(read, row)
+                if not wanted:
+                    break
+        except EnsignError as error:
+            well = self._failed(read, name, error)
+        finally:
+            self._watchdog.remove(watched)
+            self._cancel = _nothing
+            rows.cancel()
+        if well and wanted:
+            self._ended(read, not self._closed)
+        return well
+
+    @holding("_lock")
+    def _looks_back(self, read: Read) -> bool:
+        return self._starts.get(read.topic_id, _FROM_ROW_0).recent
+
+    @holding("_lock")
+    def _row(self, read: Read, row: Delivery) -> bool:
+        machine = self._machine
+        wanted = machine.row(read, row)
+        if machine.deliveries:
+            self._pass_on()
+        if machine.stirred or not wanted:
+            self._see_to()
+        return wanted
+
+    @holding("_lock")
+    def _ended(self, read: Read, well: bool) -> None:
+        self._machine.ended(read, well)
+        self._seen_to()
+
+    def _failed(self, read: Read, name: str, error: EnsignError) -> bool:
+        """See to a read that broke off; returns whether there is something else to do at once."""
+        if error.code in _NEVER:
+            self._gave_up(read.topic_id, f"the log of the topic {name} cannot be read: {error}")
+            return True
+        self._ended(read, False)
+        if not self._closed:
+            logger.info("a read of the log of %s broke off, and is made again: %s", name, error)
+        if error.code == "INVALID_ARGUMENT":
+            self._names_due = True  # it may be gone
+            if self._failures >= 3:
+                self._gave_up(read.topic_id, f"the server does not take queries of the topic {name}: {error}")
+        return False
+
+    @holding("_lock")
+    def _gave_up(self, id: bytes, reason: str) -> None:
+        self._give_up(id, reason)
+        self._seen_to()
+
+    def _spell(self, name: str, id: bytes, patience: Patience) -> Optional[str]:
+        return self._log.way(name, id, patience.remaining())
+
+    # the time
+
+    def _until_due(self) -> Optional[float]:
+        """Return how long until something is due, None if nothing is known to be."""
+        if self._closed or self._open_topics is None:
+            return None
+        now = self._clock.now()
+        due = [self._asked_names_at + self._heartbeat - now]
+        if self._stage < len(IDLE_SECONDS):
+            due.append(self._heard_at + IDLE_SECONDS[self._stage] - now)
+        return max(0.0, min(due))
+
+    @holding("_lock")
+    def _due(self) -> None:
+        """Say that the stream is idle, or that the names are to be compared, if so."""
+        now = self._clock.now()
+        if self._closed:
+            return
+        if self._stage < len(IDLE_SECONDS):
+            late = now - self._heard_at - IDLE_SECONDS[self._stage]
+            if late > _LATE:
+                self._heard_at = now - (IDLE_SECONDS[self._stage - 1] if self._stage else 0)  # wait anew
+            elif late >= 0.0:
+                self._machine.idle(IDLE_SECONDS[self._stage])
+                self._stage += 1
+        if now >= self._asked_names_at + self._heartbeat:
+            self._asked_names_at = now
+            self._names_due = True
+        self._seen_to()
+        self._watched = Watched(self._until_due, self._due)
+        self._watchdog.add(self._watched)
+
+    def _compare_names(self) -> bool:
+        """See whether the names of the topics mean what they meant; a server that does not answer is not there."""
+        self._names_due = False
+        if not self._may_ask_names:
+            return True
+        try:
+            ids = self._log.ids(min(PATIENCE, self._heartbeat))
+        except (EnsignTimeoutError, EnsignConnectionError) as error:
+            if not self._closed:
+                logger.info("the server does not answer, the subscription is opened anew: %s", error)
+                self._doors.reopen()
+            return True
+        except EnsignError as error:
+            self._may_ask_names = error.code not in _NEVER
+            return True
+        self._compare(ids)
+        return True
+
+    @holding("_lock")
+    def _compare(self, ids: Mapping[str, bytes]) -> None:
+        machine = self._machine
+        for name, id in list(machine.topics.items()):
+            if name not in ids:
+                machine.forget(name)
+            elif ids[name] != id:
+                machine.reopen = machine.stirred = True
+        have = set(machine.topics)
+        if self._all_topics and any(name not in have for name in ids):
+            machine.reopen = machine.stirred = True
+        self._seen_to()
+
+
+_FROM_ROW_0 = Start(BEFORE_ALL)
+
+
+def _nothing() -> None:
+    """Cancel nothing: no read is under way."""
