@@ -2,7 +2,10 @@
 
 import argparse
 import queue
+from datetime import datetime
+from typing import Union
 
+from .. import times
 from ..events import Event
 from .formats import as_json
 from .options import add_connection, connect, positive, seconds
@@ -14,7 +17,16 @@ HELP = "Print the events of topics as they come, and acknowledge each."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("topics", metavar="TOPIC", nargs="+", help="its name or id")
-    parser.add_argument("--start", metavar="WHERE", default="latest", help="which event is the first (default: latest)")
+    parser.add_argument(
+        "--start",
+        metavar="WHERE",
+        type=_start,
+        default="latest",
+        help="where to begin: latest (the default), earliest, an RFC 3339 time, or after the id of an event",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="go on where the last run with this file ended, and keep the place there"
+    )
     parser.add_argument("--count", metavar="N", type=positive, help="end after N events")
     parser.add_argument("--timeout", metavar="S", type=seconds, help="end after S seconds without an event")
     parser.add_argument(
@@ -23,9 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser, timeout="--connect-timeout")
 
 
+def _start(text: str) -> Union[str, datetime]:
+    """Read a point in time; anything else is left to the library, which says what it expects."""
+    try:
+        return times.parse(text)
+    except ValueError:
+        return text
+
+
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print events until there were enough, or none for long enough; each is acknowledged once it is printed."""
-    with connect(args) as client, client.subscribe(*args.topics, start=args.start, auto_ack=False) as events:
+    options = {"start": args.start, "checkpoint": args.checkpoint, "auto_ack": False}
+    with connect(args) as client, client.subscribe(*args.topics, **options) as events:
         out.say(f"subscribed to {', '.join(args.topics)}")
         printed = 0
         while args.count is None or printed < args.count:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from ensign_sync import Event
+from ensign_sync.times import to_rfc3339
 
 
 @pytest.fixture
@@ -208,11 +209,24 @@ def test_subscribe_ends_when_nothing_comes(call, node):
     )
 
 
-def test_subscribe_start(call, node):
-    """A start that the library cannot honour is its clear error."""
-    code, _, err = call("subscribe", "weather", "--start", "earliest", env=node.env())
+def test_subscribe_start(call, node, client):
+    """From the beginning, from an event or a time; a start that is none is the library's clear error."""
+    client.publish("weather", [b"1", b"2", b"3"])
+    events = node.events("weather")
+    for start, expected in (("earliest", "1"), (str(events[0].id), "2"), (to_rfc3339(events[0].committed), "1")):
+        code, out, _ = call("subscribe", "weather", "--start", start, "--count", "1", env=node.env())
+        assert (code, out) == (0, f"{expected}\n")
+    code, _, err = call("subscribe", "weather", "--start", "erliest", env=node.env())
     assert code == 1
-    assert err.startswith("ensign-sync: start='earliest' is not available")
+    assert err.startswith("ensign-sync: start='erliest' is not understood")
+
+
+def test_subscribe_checkpoint(call, node, client, tmp_path):
+    """A second run with the same file goes on behind what the first one printed."""
+    client.publish("weather", [b"1", b"2", b"3"])
+    options = ("weather", "--start", "earliest", "--checkpoint", str(tmp_path / "place"), "--count")
+    assert call("subscribe", *options, "2", env=node.env())[:2] == (0, "1\n2\n")
+    assert call("subscribe", *options, "1", env=node.env())[:2] == (0, "3\n")
 
 
 def test_publish_from_stdin_until_interrupted(start, node, client):

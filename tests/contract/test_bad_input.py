@@ -7,8 +7,8 @@ from datetime import datetime
 import pytest
 
 from ensign_sync import (
-    CheckpointError,
     AuthenticationError,
+    CheckpointError,
     Ensign,
     EnsignConnectionError,
     EnsignError,
