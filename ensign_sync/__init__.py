@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .checkpoint import FileCheckpoint as FileCheckpoint
     from .client import Ensign as Ensign
     from .cursor import Cursor as Cursor
+    from .decorators import authenticate as authenticate
     from .enum import DeduplicationStrategy as DeduplicationStrategy
     from .enum import OffsetPosition as OffsetPosition
     from .enum import ShardingStrategy as ShardingStrategy
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
     from .mimetypes import MIME as MIME
     from .nack import Nack as Nack
     from .projects import Project as Project
+    from .publisher import Publisher as Publisher
     from .settings import TLS as TLS
     from .settings import Credentials as Credentials
     from .settings import Reconnect as Reconnect
@@ -151,6 +153,7 @@ if TYPE_CHECKING:
     from .settings import Settings as Settings
     from .status import ServerStatus as ServerStatus
     from .streams.driver import Outage as Outage
+    from .subscriber import Subscriber as Subscriber
     from .subscription import Gap as Gap
     from .subscription import Subscription as Subscription
     from .times import Instant as Instant
@@ -165,6 +168,7 @@ _HOMES = {
         "checkpoint": "FileCheckpoint",
         "client": "Ensign",
         "cursor": "Cursor",
+        "decorators": "authenticate",
         "enum": "DeduplicationStrategy OffsetPosition ShardingStrategy TopicState",
         "events": "Event EventState Type from_object",
         "exceptions": (
@@ -182,9 +186,11 @@ _HOMES = {
         "mimetypes": "MIME",
         "nack": "Nack",
         "projects": "Project",
+        "publisher": "Publisher",
         "settings": "TLS Credentials Reconnect Redeliver Settings",
         "status": "ServerStatus",
         "streams.driver": "Outage",
+        "subscriber": "Subscriber",
         "subscription": "Gap Subscription",
         "times": "Instant",
         "topics": "Deduplication EventType Topic",

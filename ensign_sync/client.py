@@ -288,14 +288,15 @@ class Ensign(Catalog):
         include_duplicates: bool = False,
         timeout: Optional[float] = None,
     ) -> Cursor:
-        """Read the log with ``SELECT * FROM topic [OFFSET n] [LIMIT n]``; blocks until the first row is there.
+        """Read the log with EnSQL; blocks until the first row is there.
 
-        A server that announces ``where``, as a friendly node does, takes the whole language: see docs/node.rst.
+        OFFSET counts the stored events, LIMIT those that are returned. What a server does not evaluate (the real one
+        knows ``SELECT * FROM topic [OFFSET n] [LIMIT n]``) is evaluated here: every event from the OFFSET on is read
+        for it. For params and all that can be asked for see docs/node.rst, "The query language".
 
         Raises:
             InvalidQueryError: The query is not valid; the text says where and why.
             QueryNoRows: It selects nothing.
-            EnSQLError: It is valid and asks for what neither the server nor this version evaluates.
         """
         connection, patience = self._connected(), self._patience(timeout)
         parsed = checked_query(query, params, lambda: connection.unary.features(patience.remaining()))

@@ -11,7 +11,6 @@ from .exceptions import (
     EnsignError,
     EnsignInvalidArgument,
     EnsignTimeoutError,
-    EnSQLError,
     InvalidQueryError,
     QueryNoRows,
 )
@@ -148,10 +147,17 @@ class Asked(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What a query is about: its topic, and how many rows it asks for."""
+    """What a query is about.
+
+    Attributes:
+        topic: The name of its topic.
+        limit: How many rows it asks for.
+        select: The query, where what it says beyond a topic, OFFSET and LIMIT is to be evaluated here.
+    """
 
     topic: str
     limit: Optional[int]
+    select: Optional[ensql.Select] = None
 
 
 def open_cursor(
@@ -182,12 +188,16 @@ def open_cursor(
 def _start(
     connection: Connection, parsed: Checked, asked: Asked, patience: Patience
 ) -> Cursor:
-    reading = connection.unary.query(asked.query, asked.params, asked.include_duplicates, asked.timeout)
+    text, params, wanted = asked.query, asked.params, None
+    if parsed.select is not None:
+        wanted = ensql.Filter(parsed.select)
+        text, params = _readable(parsed.select), None
+    reading = connection.unary.query(text, params, asked.include_duplicates, asked.timeout)
     waiting = [False]
 
     def rows() -> Iterator[Event]:
         iterator = iter(reading)
-        while True:
+        while wanted is None or not wanted.at_end:
             waiting[0] = True
             try:
                 row = next(iterator, None)
@@ -196,7 +206,9 @@ def _start(
             if row is None:
                 return
             patience.progress()
-            yield connection.decode_event(row, parsed.topic)
+            event = connection.decode_event(row, parsed.topic)
+            if wanted is None or wanted.wants(event):
+                yield event
 
     def remaining() -> Optional[float]:
         return patience.remaining() if waiting[0] else None
@@ -225,37 +237,29 @@ def query_text(query: Any) -> str:
 def checked_query(query: Any, params: Optional[Mapping[str, Any]], features: Callable[[], Collection[str]]) -> Checked:
     """Check a query before it is sent: the real server answers some invalid ones with OK and no rows.
 
-    What the real server does not evaluate is let through to one that announces ``where``; only then it is asked.
+    What the real server does not evaluate is left to one that announces ``where``, and evaluated here otherwise: then
+    every row of the topic from the OFFSET on comes over the wire.
     """
     text = query_text(query)
     try:
         parsed = ensql.parse(text)
-    except InvalidQueryError:
-        if not _is_full(text, params) or "where" not in features():
-            raise  # what the real server says of it
-        return _parsed_in_full(text, params)
-    unsupported = [
-        word
-        for word, there in (("WHERE", parsed.where), ("a list of fields", parsed.fields), ("a schema", parsed.schema))
-        if there
-    ]
-    if not unsupported:
-        return Checked(parsed.topic, parsed.limit)
-    if "where" in features():
-        return _parsed_in_full(text, params)
-    raise EnSQLError(
-        f"the server ignores {' and '.join(unsupported)} and would return every event:"
-        " use SELECT * FROM topic [OFFSET n] [LIMIT n] and filter the rows"
-    )
+        if not (parsed.where or parsed.fields or parsed.schema):
+            return Checked(parsed.topic, parsed.limit)
+    except InvalidQueryError as of_the_server:
+        try:
+            select = ensql.parse_full(text, params)
+        except InvalidQueryError:
+            if params:
+                raise  # that of the real server would be about the colon
+            raise of_the_server from None
+        if not ("where" in features() or ensql.is_queryable(select.topic)):
+            raise
+    else:
+        select = ensql.parse_full(text, params)
+    return Checked(select.topic, select.limit, None if "where" in features() else select)
 
 
-def _parsed_in_full(text: str, params: Optional[Mapping[str, Any]]) -> Checked:
-    select = ensql.parse_full(text, params)
-    return Checked(select.topic, select.limit)
-
-
-def _is_full(text: str, params: Optional[Mapping[str, Any]]) -> bool:
-    try:
-        return bool(_parsed_in_full(text, params))
-    except InvalidQueryError:
-        return False
+def _readable(select: ensql.Select) -> str:
+    """Return the query that any server takes, for the rows among which the wanted ones are."""
+    offset = f" OFFSET {select.offset}" if isinstance(select.offset, int) and select.offset else ""
+    return f"SELECT * FROM {select.topic}{offset}"

@@ -41,7 +41,8 @@ RULES = {
     + ["grpc", "requests"],
     "streams": ["values", "protocol", "wire.codec", "wire.methods", "handover", "transport", "streams"],
     "client": ["values", "ensql", "streams", "transport", "handover", *CLIENT, "node.embedded"],
-    "ensign": ["values", "client"],
+    **dict.fromkeys(["publisher", "subscriber", "decorators"], ["values", "client"]),
+    "ensign": ["values", "client", "decorators"],
     "node": ["values", "wire", "ensql", "handover", "node", "grpc"],
     "cli": ["values", "cli", "root", "client", "node.server", "node", "exceptions"],
     **NODE_LOW,
@@ -52,7 +53,7 @@ LAZY = {("node.server", "client"), ("client", "node.embedded"), ("node.server", 
 
 STANDARD = set(
     "abc argparse ast atexit base64 binascii bisect calendar collections concurrent contextlib copyreg csv datetime"
-    " enum fcntl functools gc hashlib heapq hmac http importlib io ipaddress itertools json locale logging math"
+    " enum fcntl functools gc hashlib heapq hmac http importlib inspect io ipaddress itertools json locale logging math"
     " multiprocessing operator os pathlib pickle queue random re secrets select selectors shlex shutil signal socket"
     " socketserver sqlite3 ssl statistics string struct subprocess sys tempfile textwrap threading time traceback"
     " types typing urllib warnings weakref zlib __future__".split()

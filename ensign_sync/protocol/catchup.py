@@ -342,7 +342,7 @@ class CatchUp:
         topic.rows += 1
         held = topic.held.pop(event.id, None)
         if held is not None:
-            event = held.delivery  # which says when it was stored
+            event = event._replace(committed_ns=held.delivery.committed_ns)  # which queries do not say
             self._held_bytes -= len(event.payload)
         if not topic.was_delivered(event.id):
             self._deliver(topic, event, event.id <= topic.end)

@@ -8,6 +8,9 @@ from ..ids import RLID, ULID, is_ulid
 from ..times import Instant
 from .catchup import AT_THE_END, BEFORE_ALL
 
+#: Between the time in the id of an event and the one at which it was stored pass at most so many milliseconds.
+LONGEST_COMMIT = 10_000
+
 _WAYS = (
     "'recent', 'latest', 'earliest', the id of an event, a datetime with a time zone, or a mapping from topics to these"
 )
@@ -16,7 +19,8 @@ _WAYS = (
 class Start(NamedTuple):
     """Begin after this id; ``recent`` adds what the client itself published lately.
 
-    ``moment`` in nanoseconds is exact where an id has milliseconds, and where it is known when an event was stored.
+    ``moment``, in nanoseconds, is what the program said: an event gets its id some time before it is stored, so reading
+    begins that much earlier, and what turns out to lie before the moment is left out.
     """
 
     floor: bytes
@@ -24,10 +28,13 @@ class Start(NamedTuple):
     moment: Optional[int] = None
 
     def leaves_out(self, id: bytes, committed_ns: Optional[int]) -> bool:
-        """Tell whether an event behind the floor lies before the start all the same, in its millisecond."""
-        if self.moment is None or committed_ns is None or committed_ns >= self.moment:
+        """Tell whether an event behind the floor lies before the start all the same."""
+        if self.moment is None:
             return False
-        return int.from_bytes(id[:6], "big") == self.moment // 1_000_000
+        milliseconds, limit = int.from_bytes(id[:6], "big"), self.moment // 1_000_000
+        if milliseconds > limit:
+            return False  # it was not stored before it had its id
+        return milliseconds < limit if committed_ns is None else committed_ns < self.moment
 
 
 RECENT = Start(AT_THE_END, True)
@@ -89,7 +96,7 @@ def _from(moment: datetime) -> Start:
             f"start={moment!r} has no time zone: give it one, for example with .replace(tzinfo=timezone.utc)"
         )
     instant = moment if isinstance(moment, Instant) else Instant.from_datetime(moment)
-    return Start(before_milliseconds(instant.ns // 1_000_000), moment=instant.ns)
+    return Start(before_milliseconds(instant.ns // 1_000_000 - LONGEST_COMMIT), moment=instant.ns)
 
 
 def before_milliseconds(milliseconds: int) -> bytes:

@@ -126,6 +126,7 @@ class Healing:
         self._watched: Optional[Watched] = None
         self._told_full = False
         self._special = False  # some start is not exact
+        self._no_duplicates = False
 
     # the stream
 
@@ -137,6 +138,7 @@ class Healing:
         """
         spelled = {id: self._spell(name, id, patience) for name, id in topics.items()}
         starts = {name: self._plan.start(name, id) for name, id in topics.items()}
+        self._no_duplicates = self._log.leaves_duplicates_out(patience.remaining())
         sought = [id for name, id in topics.items() if starts[name].floor and name not in self._plan.resume]
         hints = self._log.counts(sought, patience.remaining()) if sought else {}
         self._begin(topics, starts, spelled, hints)
@@ -280,7 +282,7 @@ class Healing:
         for one in passed:
             delivery = one.delivery
             name = names[delivery.topic_id]
-            if special and self._is_foreign(one):
+            if (special or delivery.is_duplicate) and self._is_foreign(one):
                 progress.passed_over(name, delivery.id, one.row)
                 continue
             if progress.keeps:
@@ -288,8 +290,10 @@ class Healing:
             put((delivery, name, 0), len(delivery.payload))
 
     def _is_foreign(self, passed: Passed) -> bool:
-        """Tell whether an event lies before the start after all."""
+        """Tell whether an event is a duplicate that is not delivered, or lies before the start after all."""
         delivery = passed.delivery
+        if delivery.is_duplicate and self._no_duplicates:
+            return True
         if passed.looked_back:
             return delivery.origin not in self._plan.origins()
         start = self._starts.get(delivery.topic_id)

@@ -28,6 +28,10 @@ class Log:
         """Return the ids of all topics by their names; raises EnsignError, also where the key may not ask."""
         return {topic.name: topic.id.bytes for topic in self._unary.topics(timeout) if topic.id is not None}
 
+    def leaves_duplicates_out(self, timeout: float) -> bool:
+        """Tell whether the server delivers no event that it has marked as a duplicate of another."""
+        return "dedup" in self._unary.features(timeout)
+
     def counts(self, ids: Iterable[bytes], timeout: float) -> Dict[bytes, int]:
         """Return about how many rows topics have; none where the server does not say."""
         try:

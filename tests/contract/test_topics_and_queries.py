@@ -9,10 +9,11 @@ from ensign_sync import (
     Ensign,
     EnsignRPCError,
     EnsignTopicNotFoundError,
+    Event,
     QueryNoRows,
     TopicState,
 )
-from ensign_sync.exceptions import ConcurrencyError, EnSQLError, InvalidQueryError
+from ensign_sync.exceptions import ConcurrencyError, InvalidQueryError
 
 
 def test_topics_from_their_making_to_their_end(client):
@@ -199,21 +200,54 @@ def test_no_thread_stays_after_close(node):
     assert left == []
 
 
-def test_the_whole_language_where_the_server_has_it():
-    """What a server announces is left to it; on one that does not it is refused, as the server would ignore it."""
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("query", "params", "expected"),
+    [
+        ('SELECT n AS number FROM "weather" WHERE n > :least AND NOT n = 3 LIMIT 2', {"least": 1}, [2, 4]),
+        ("SELECT n AS number FROM weather WHERE n = 1 OR n >= 4", None, [1, 4, 5]),
+        ("SELECT n AS number FROM weather WHERE n >= 1 OFFSET 3", None, [3, 4, 5]),
+        ("SELECT n AS number FROM weather WHERE n >= 1 LIMIT 1 OFFSET 3", None, [3]),
+        ("SELECT n AS number FROM weather WHERE city ILIKE 'os%'", None, [2]),
+        ("SELECT n AS number FROM weather WHERE source = 'mast'", None, [4]),
+        ("SELECT n AS number FROM weather.Reading.2", None, [5]),
+        ("SELECT n AS number FROM weather OFFSET :from", {"from": "THIRD"}, [3, 4, 5]),
+        ("SELECT n AS number FROM weather BEFORE :end AFTER :begin", {"begin": "FIRST", "end": "THIRD"}, [2]),
+        ("SELECT n AS number FROM weather LIMIT 0", None, []),
+        ("SELECT n AS number FROM weather WHERE n = 77", None, []),
+    ],
+)
+def test_the_whole_language(strict, query, params, expected):
+    """What the server announces is left to it, and the rest is evaluated here: the rows are the same."""
     from ensign_sync.node import Node
 
-    query = 'SELECT n AS number FROM "weather" WHERE n > :least AND NOT n = 3 LIMIT 2'
-    for strict in (False, True):
-        with Node(topics=["weather"], strict=strict) as node, node.client() as client:
-            client.publish("weather", [{"n": n} for n in range(6)])
-            if strict:
-                with pytest.raises(InvalidQueryError):
-                    client.query(query, {"least": 1})
-                with pytest.raises(EnSQLError, match="ignores WHERE"):
-                    client.query("SELECT * FROM weather WHERE n = 1")
-            else:
-                rows = client.query(query, {"least": 1}).fetchall()
-                assert [row.decode() for row in rows] == [{"number": 2}, {"number": 4}]
-                with pytest.raises(InvalidQueryError, match="position 30"):
-                    client.query("SELECT * FROM weather WHERE n ? 1")
+    with Node(topics=["weather"], strict=strict) as node, node.client() as client:
+        cities = {2: {"city": "Oslo"}}
+        client.publish("weather", [{"n": n, **cities.get(n, {})} for n in range(4)])
+        client.publish("weather", Event(b'{"n": 4}', meta={"source": "mast"}))
+        client.publish("weather", Event(b'{"n": 5}', schema_name="Reading", schema_version="2.1.0"))
+        ids = {"FIRST": str(node.events("weather")[1].id), "THIRD": str(node.events("weather")[3].id)}
+        params = params and {name: ids.get(value, value) for name, value in params.items()}
+        if not expected:
+            with pytest.raises(QueryNoRows):
+                client.query(query, params)
+        else:
+            with client.query(query, params) as rows:
+                assert [row.decode() for row in rows.fetchall()] == [{"number": n} for n in expected]
+                assert rows.fetchone() is None
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_errors_of_the_whole_language(strict):
+    """They point at the place; what the real server cannot name is refused there."""
+    from ensign_sync.node import Node
+
+    with Node(topics=["weather", "orders"], strict=strict) as node, node.client() as client:
+        client.publish("orders", b"x")
+        with pytest.raises(InvalidQueryError, match="position 30"):
+            client.query("SELECT * FROM weather WHERE n ? 1")
+        if strict:
+            with pytest.raises(InvalidQueryError):
+                client.query('SELECT * FROM "orders"')
+        else:
+            assert client.query('SELECT * FROM "orders"').fetchone().data == b"x"
