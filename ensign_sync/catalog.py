@@ -123,8 +123,14 @@ class Catalog:
             EnsignTopicNotFoundError: It does not exist.
             EnsignTopicDestroyError: The server does not destroy it.
         """
-        unary = self._connected().unary
-        state: TopicState = self._with_id(topic, lambda ulid: unary.delete_topic(ulid, DESTROY, self._timeout))
+        connection = self._connected()
+
+        def destroy(id: ULID) -> TopicState:
+            state = connection.unary.delete_topic(id, DESTROY, self._timeout)
+            connection.forget_topic(id)
+            return state
+
+        state: TopicState = self._with_id(topic, destroy)
         self._forget(topic)
         if state is not TopicState.DELETING:
             raise EnsignTopicDestroyError(f"failed to destroy topic {topic}, topic state is {state.name}")

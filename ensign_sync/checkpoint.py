@@ -126,10 +126,10 @@ class FileCheckpoint:
                 " file there, or another path to begin anew"
             )
         records = _records(data)
-        if not records:
+        if not records or any(record.offset + record.size > size for record in records):
             raise CheckpointError(
-                f"the checkpoint {self.path} is damaged: no state in it has the right checksum; put a copy there, or"
-                " delete it to begin anew"
+                f"the checkpoint {self.path} is damaged: no state in it is whole; put a copy there, or delete it to"
+                " begin anew"
             )
         newest = max(records, key=lambda record: record.number)
         self._number, self._slot_size = newest.number, newest.size

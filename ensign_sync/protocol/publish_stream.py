@@ -355,6 +355,11 @@ class PublishProtocol(Machine):
                 self.used.add(known)
         return known
 
+    def forget_topic(self, topic_id: bytes) -> None:
+        """A topic was destroyed: what is published under its name from now on is for another, or for none."""
+        self._topic_ids = {name: id for name, id in self._topic_ids.items() if id != topic_id}
+        self.topics = {name: id for name, id in self.topics.items() if id != topic_id}
+
     def _unlearn(self, topic: str) -> None:
         topic_id = self._topic_ids.pop(topic, None)
         self.topics = {name: id for name, id in self.topics.items() if name != topic and id != topic_id}

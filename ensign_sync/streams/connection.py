@@ -224,6 +224,12 @@ class Connection:
             raise
         return True
 
+    def forget_topic(self, topic: ULID) -> None:
+        """A topic was destroyed. The server would go on to acknowledge what is published to it, and keep none of it."""
+        publisher = self._publisher
+        if publisher is not None:
+            publisher.forget_topic(topic.bytes)
+
     def flush(self, patience: Patience) -> int:
         """Wait for acks; returns how many events are still open."""
         publisher = self._publisher

@@ -94,7 +94,11 @@ class Progress:
     def save(self) -> None:
         """Save what has changed."""
         if self._begun and self._changed:
-            self._checkpoint.save(self._snapshot())
+            try:
+                self._checkpoint.save(self._snapshot())
+            except BaseException:
+                self._changed = True
+                raise
             self._saved_at = self._clock.now()
 
     @holding("_lock")
@@ -138,5 +142,4 @@ class Progress:
         try:
             self.save()
         except Exception:
-            self._changed = True
             logger.exception("the checkpoint could not be saved now, and is saved again later")

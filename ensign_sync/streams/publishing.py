@@ -100,6 +100,10 @@ class PublishStream(Stream):
         if size > self._largest:
             raise EventTooLargeError(size, self._largest)
 
+    def forget_topic(self, topic_id: bytes) -> None:
+        """A topic was destroyed: its name means something else from now on."""
+        self._driver.change(lambda machine: machine.forget_topic(topic_id))
+
     @property
     def lets_read(self) -> bool:
         """Tell whether who publishes one event may read the answer."""
