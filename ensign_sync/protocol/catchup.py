@@ -18,7 +18,7 @@ Its doors:
 
 from bisect import insort
 from collections import deque
-from typing import Callable, Deque, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from .frames import Delivery
 
@@ -118,6 +118,7 @@ class _Topic:
         self.id = id
         self.floor = floor  # every event up to here was delivered
         self.seen: Set[bytes] = set()  # and these
+        self.done: FrozenSet[bytes] = frozenset()  # and these, by a subscription before this one
         self._by_id: Deque[bytes] = deque()  # sorted
         self.row = -1  # the row of the log ...
         self.anchor: Optional[bytes] = None  # ... that has this id
@@ -140,7 +141,7 @@ class _Topic:
         return self.floor != AT_THE_END
 
     def was_delivered(self, id: bytes) -> bool:
-        return id <= self.floor or id in self.seen
+        return id <= self.floor or id in self.seen or id in self.done
 
     def remember(self, id: bytes, most: int) -> None:
         by_id = self._by_id
@@ -201,8 +202,7 @@ class CatchUp:
         """Begin a topic where a subscription before this one ended; ``anchor`` is the event in a row of the log."""
         self.topics[name] = id
         self._topics[id] = topic = _Topic(id, floor)
-        for one in sorted(seen):
-            topic.remember(one, self._memory)
+        topic.done = frozenset(seen)
         topic.row, topic.anchor = row, anchor
 
     def only_live(self, id: bytes, reason: str) -> None:
@@ -403,7 +403,7 @@ class CatchUp:
     def _was_had(self, topic: _Topic, held: _Held) -> bool:
         """Tell whether the log was faster than the stream; after a step of the clock a small id may be new."""
         id = held.delivery.id
-        return id in topic.seen or (id <= topic.floor and not held.stepped)
+        return id in topic.seen or id in topic.done or (id <= topic.floor and not held.stepped)
 
     def _put(self, topic: _Topic, event: Delivery) -> None:
         topic.row += 1
@@ -439,7 +439,9 @@ class CatchUp:
     def _misfit(self, topic: _Topic) -> None:
         """The anchor is not where it was: rows are there that were hidden, or not there any more."""
         topic.read = None
-        expected = topic.row + 1 - sum(id <= (topic.anchor or BEFORE_ALL) for id in topic.seen)
+        anchor = topic.anchor or BEFORE_ALL
+        above = {id for id in (*topic.seen, *topic.done, anchor) if topic.floor < id <= anchor}
+        expected = topic.row + 1 - len(above)
         topic.search = _Search(topic.floor, expected, expected)
 
     def _searched(self, topic: _Topic, id: Optional[bytes]) -> None:

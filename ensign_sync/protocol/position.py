@@ -45,7 +45,6 @@ class _Topic:
         self.pending: Dict[bytes, int] = {}  # id to row, of what was delivered and is not acknowledged
         self.smallest: List[bytes] = []  # a heap of the pending, and of some that are not any more
         self.acked: Set[bytes] = set(begin.acked)
-        self.largest = begin.floor
         self.last: Optional[Tuple[bytes, int]] = None  # the largest that was delivered, and its row
 
     def first_pending(self) -> Optional[bytes]:
@@ -54,20 +53,18 @@ class _Topic:
             heapq.heappop(smallest)
         return smallest[0] if smallest else None
 
-    def forget_early_ones(self) -> Optional[bytes]:
-        """Forget the acknowledgements that the first pending event makes needless; returns that."""
-        first = self.first_pending()
-        self.acked = {id for id in self.acked if id > first} if first is not None else set()
-        return first
-
     def position(self) -> Resume:
         if self.last is None:
             return self.begin
-        first = self.forget_early_ones()
+        first = self.first_pending()
         if first is None:
-            return Resume(self.begin.topic_id, self.last[0], (), *self.last)
-        floor = (int.from_bytes(first, "big") - 1).to_bytes(len(first), "big")
-        return Resume(self.begin.topic_id, floor, tuple(sorted(self.acked)), first, self.pending[first])
+            floor, (anchor, row) = self.last[0], self.last
+        else:
+            anchor, row = first, self.pending[first]
+            floor = (int.from_bytes(first, "big") - 1).to_bytes(len(first), "big")
+        # Above the last one that was delivered too: a program before this one may have been further.
+        self.acked = {id for id in self.acked if id > anchor}
+        return Resume(self.begin.topic_id, floor, tuple(sorted(self.acked)), anchor, row)
 
 
 class Positions:

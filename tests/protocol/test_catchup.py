@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensign_sync.ids import ULID
-from ensign_sync.protocol.catchup import CatchUp
+from ensign_sync.protocol.catchup import AT_THE_END, BEFORE_ALL, CatchUp
 from ensign_sync.protocol.frames import Delivery
 from tests.size import by_size
 
@@ -77,6 +77,7 @@ class Client:
         self.connected = False
         self.read, self.rows = None, deque()
         self.queries = 0
+        self.looked_back = []
 
     def connect(self):
         """Open a stream; the server does not know the subscriber at once."""
@@ -135,6 +136,7 @@ class Client:
 
     def _take(self):
         self.inbox.extend(passed.delivery for passed in self.machine.deliveries)
+        self.looked_back += [passed.delivery.id for passed in self.machine.deliveries if passed.looked_back]
         self.machine.deliveries.clear()
 
     def settle(self):
@@ -398,6 +400,124 @@ def begin(seed, size, hint):
     client.settle()
     mine = [event.id for event in client.had if event.topic_id == server.topics["a"]]
     assert mine == [event.id for event in server.readable(server.topics["a"]) if event.id > after]
+
+
+def at_the_end(seed, size, hint, back):
+    """A start at the end of the log, or after a look back from it: what is published once it has begun is delivered."""
+    rng = random.Random(seed)
+    server = Server(rng, ["a", "b"])
+    for _ in range(size):
+        server.publish(rng.choice("aaaaab"))
+    client, topic = Client(server), server.topics["a"]
+    ids = [event.id for event in server.logs[topic]]
+    after = rng.choice([BEFORE_ALL, *ids, b"\xf0" * 10])
+    ends = []
+
+    def look_back(end):
+        ends.append(end)
+        return after
+
+    client.machine.start("a", topic, AT_THE_END, hint, look_back if back else None)
+    client.connect()
+    begun, actions = None, ("publish", "receive", "send", "send", "take_row", "take_row", "take_row", "consume", "fail")
+    for _ in range(1_000):
+        if begun is None and client.machine.begun():
+            begun = len(server.logs[topic])
+            assert client.machine.place("a")[1] in {None, *(event.id for event in server.logs[topic])}
+        action = rng.choice(actions) if rng.random() < 0.97 else rng.choice(("cut", "connect", "know", "idle"))
+        if action == "publish":
+            if len(server.logs[topic]) < size + 40:
+                server.publish(rng.choice("ab"))
+        elif action == "connect":
+            if not client.connected:
+                client.connect()
+        elif action == "know":
+            server.known = client.connected
+        elif action == "idle":
+            client.idle(1)
+        else:
+            getattr(client, action)()
+    client.settle()
+    log = [event.id for event in server.logs[topic]]
+    mine = [event.id for event in client.had if event.topic_id == topic]
+    expected = log if begun is None else log[begun:]
+    assert mine == log[len(log) - len(mine) :] and (begun is None or len(mine) >= len(expected))
+    if back:
+        (end,) = ends or [BEFORE_ALL]  # of an empty log there is nothing to look back at
+        assert mine == [id for id in log if id > min(after, end)]
+        assert client.looked_back == [id for id in mine if id <= end]
+    assert not client.machine.gaps
+    # What was there before it connected is looked back at, or not delivered at all.
+    assert not set(ids) & set(mine[len(client.looked_back) :])
+
+
+@MANY
+@given(seed=SEEDS, size=st.integers(0, 300), hint=st.integers(0, 400), back=st.booleans())
+def test_a_start_at_the_end(seed, size, hint, back):
+    """Nothing from before, but what is looked back at, and all that comes after."""
+    at_the_end(seed, size, hint, back)
+
+
+def test_a_topic_that_no_query_shows():
+    """It is delivered live, also what was held; where something may be missing that is told."""
+    topics, events, machine = scene(9)
+    (id,) = topics.values()
+    machine.live(events[0], True)
+    assert not had(machine) and machine.is_behind
+    machine.only_live(id, "no query")
+    machine.only_live(id, "no query")
+    machine.only_live(b"another", "no query")
+    assert had(machine) == events[:1] and not machine.is_behind and machine.next_read() is None
+    assert [gap.reason for gap in machine.gaps] == ["no query"]
+    machine.live(events[1], False)
+    assert had(machine) == events[:2]
+    machine.idle(1)
+    assert len(machine.gaps) == 1
+    machine.lost()
+    machine.opened(topics)
+    machine.live(events[2], True)
+    assert len(machine.gaps) == 2 and machine.gaps[1].after_id == events[1].id and not machine.gaps[1].certain
+    for event in events[3 : 3 + BUFFER - 1]:
+        machine.live(event, True)
+    machine.live(events[8], True)  # a jump, after as many as a server keeps
+    assert len(machine.gaps) == 3
+
+
+def test_a_topic_that_no_query_shows_from_the_beginning():
+    """A start at the end misses nothing of that; one before it does, and so does a look back."""
+    for floor, look_back, told in ((AT_THE_END, None, 0), (BEFORE_ALL, None, 1), (AT_THE_END, lambda end: end, 1)):
+        topics, events, _ = scene(2)
+        machine = CatchUp()
+        machine.start("a", topics["a"], floor, 0, look_back)
+        machine.only_live(topics["a"], "no query")
+        machine.opened(topics)
+        assert machine.begun() and len(machine.gaps) == told
+        machine.live(events[0], True)
+        assert had(machine) == events[:1]
+
+
+def test_what_was_had_before_it_cannot_be_read_any_more():
+    """What was held and had already is not delivered again."""
+    topics, events, machine = scene(2)
+    read = machine.next_read()
+    machine.row(read, events[0])
+    machine.live(events[0], True)
+    machine.live(events[1], True)
+    machine.only_live(topics["a"], "refused")
+    assert had(machine) == events
+    assert machine.gaps[0].after_id == events[0].id
+
+
+def test_a_topic_that_is_destroyed():
+    """It is told, and forgotten; one of the same name later is another."""
+    topics, events, machine = scene(2)
+    read_all(machine, events)
+    machine.forget("a")
+    machine.forget("nothing")
+    assert machine.gaps[0].certain and machine.gaps[0].after_id == events[-1].id
+    assert not machine.is_behind
+    machine.opened({"a": b"b" * 16})
+    assert len(machine.gaps) == 1 and machine.next_read().offset == 0
 
 
 @MANY

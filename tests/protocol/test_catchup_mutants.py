@@ -52,7 +52,7 @@ MUTANTS = {
     "what is held is not compared": ("if not self._was_had(topic, one)]", "]"),
     "what is held is dropped at the switch": ("        for one in held:\n", "        for one in ():\n"),
     "a late live event comes again": ("elif not self._was_had(topic, held):", "else:"),
-    "what was seen is not looked up": ("return id in topic.seen or (id", "return (id"),
+    "what was seen is not looked up": ("return id in topic.seen or id in topic.done or (id", "return (id"),
     "the floor is not looked up": (" or (id <= topic.floor and not held.stepped)", ""),
     "a full inbox is not noticed": ("                topic.behind = self.stirred = True\n", "                pass\n"),
     "the flags stay at the send": ("            topic.spilled = topic.dirty = False\n", ""),
@@ -92,6 +92,12 @@ MUTANTS = {
         "        topic.again = topic.behind = False\n",
         "        topic.again = False\n        topic.behind = bool(held)\n",
     ),
+    "the end is not the beginning": (
+        "end = topic.floor = topic.anchor or BEFORE_ALL",
+        "end = topic.floor = BEFORE_ALL",
+    ),
+    "what is looked back at is not marked": ("event.id <= topic.end)", "False)"),
+    "a look back forgets its end": ("            topic.end = end\n", ""),
     "a gap is not reported": ("if search.expected is not None and search", "if False and search"),
 }
 
@@ -115,6 +121,7 @@ WORLDS = {
     "small steps": lambda seed: model.small_steps(seed, 600),
     "anew": lambda seed: model.anew(seed, 200, (0, 2, 1000)[seed % 3]),
     "start": lambda seed: model.begin(seed, seed % 300, seed % 400),
+    "end": lambda seed: model.at_the_end(seed, seed % 50, seed % 70, seed % 2 == 0),
 }
 TRIES = by_size(300, 300, 300, 3_000)
 

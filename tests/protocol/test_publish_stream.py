@@ -72,6 +72,17 @@ def test_many_events_at_once():
     assert payloads(machine) == [b"3", b"4"]
 
 
+def test_a_topic_that_was_destroyed():
+    """Its name is unknown from then on, until the next connection says otherwise."""
+    machine = opened()
+    machine.publish("a", b"1", "x")
+    machine.forget_topic(A)
+    machine.publish("a", b"2", "y")
+    assert payloads(machine) == [b"1"]
+    assert machine.events() == [TopicsStale(frozenset("a"))]
+    assert machine.used == {A}
+
+
 def test_a_payload_in_pieces_is_as_long_as_they_are():
     """It counts for the window as it would in one."""
     machine = opened()
