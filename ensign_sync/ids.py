@@ -141,6 +141,13 @@ class RLID(SortableID):
         return int.from_bytes(self._raw[6:], "big")
 
 
+def rlid(raw: bytes) -> RLID:
+    """Make an identifier of 10 bytes without a look at them."""
+    id = RLID.__new__(RLID)
+    id._raw = raw
+    return id
+
+
 def is_ulid(text: str) -> bool:
     """Tell whether a text has the form of a ULID."""
     if len(text) != ULID.length or text[:1] > "7":

@@ -29,6 +29,8 @@ from .streams.subscribing import SubscribeStream
 
 logger = logging.getLogger("ensign_sync")
 
+_SUBSCRIBED = EventState.SUBSCRIBED
+
 
 class Gap(NamedTuple):
     """Events that a subscription did not get, or may not have got, and cannot get any more.
@@ -234,6 +236,7 @@ class Subscription:
         healing, redelivery = stream.healing, stream.redelivery
         return {
             **stream.counts,
+            "received": stream.received,
             "delivered": self._delivered,
             "buffered": len(self._inbox),
             "redelivered": redelivery.redelivered if redelivery is not None else 0,
@@ -249,17 +252,16 @@ class Subscription:
         return self
 
     def __next__(self) -> Event:
-        before = getattr(self._handed_out, "event", None)
-        if before is not None:
-            self._handed_out.event = None
-            if before._state is EventState.SUBSCRIBED:
-                self.ack(before)
+        handed_out = self._handed_out.__dict__  # of this thread
+        before = handed_out.pop("event", None)
+        if before is not None and before._state is _SUBSCRIBED:
+            self.ack(before)
         try:
             event = self.get()
         except EnsignClientClosingError:
             raise StopIteration from None
         if self._auto_ack:
-            self._handed_out.event = event
+            handed_out["event"] = event
         return event
 
     def __enter__(self) -> "Subscription":
@@ -291,10 +293,10 @@ class Subscription:
         if event._handle is not self:
             raise CouldNotAck("the event did not come from this subscription")
         with self._answering:
-            if event._state is not EventState.SUBSCRIBED:
-                return False
-            event._state = state
-            return True
+            first = event._state is _SUBSCRIBED
+            if first:
+                event._state = state
+        return first
 
 
 class Asked(NamedTuple):

@@ -11,6 +11,9 @@ from .clock import Deadline
 from .locking import holding
 
 
+_NOTHING = object()
+
+
 class InboxClosed(Exception):
     """The inbox was closed; ``cause`` is the error that it was closed with, if any."""
 
@@ -35,7 +38,8 @@ class Inbox:
         self._takers = 0  # threads that wait for an item ...
         self._called = 0  # ... and of them those that were woken and do not run yet
         self._emptied = threading.Condition(self._lock)
-        self._givers = 0  # threads that wait for room
+        self._givers = 0  # threads that wait for room ...
+        self._patient_givers = 0  # ... and of them those that wait for much
 
     def __len__(self) -> int:
         return len(self._items)
@@ -79,6 +83,7 @@ class Inbox:
     def wait_for_room(self, size: int, low: bool = False, deadline: Optional[Deadline] = None) -> bool:
         """Block until an item fits, or with ``low`` until half is free; False if it was closed, or not in time."""
         self._givers += 1
+        self._patient_givers += low
         try:
             while not (self._closed or (self.is_low if low else self.has_room(size))):
                 remaining = deadline.remaining() if deadline else None
@@ -88,13 +93,13 @@ class Inbox:
             return not self._closed
         finally:
             self._givers -= 1
+            self._patient_givers -= low
 
     @holding("_lock")
     def wake_givers(self) -> None:
         """Have those who wait for room look again."""
         self._emptied.notify_all()
 
-    @holding("_lock")
     def get(self, deadline: Optional[Deadline] = None) -> Any:
         """Take the oldest item, blocking while there is none.
 
@@ -102,6 +107,11 @@ class Inbox:
             TimeoutError: The deadline passed.
             InboxClosed: There is nothing more to come.
         """
+        with self._lock: item = self._take() if self._items else _NOTHING  # noqa: E701 - see locking.py
+        return self._wait_and_take(deadline) if item is _NOTHING else item
+
+    @holding("_lock")
+    def _wait_and_take(self, deadline: Optional[Deadline]) -> Any:
         while not self._items:
             if self._closed:
                 raise InboxClosed(self._cause)
@@ -139,6 +149,6 @@ class Inbox:
     def _take(self) -> Any:
         item, size = self._items.popleft()
         self._bytes_out += size
-        if self._givers:
+        if self._givers and (self._givers > self._patient_givers or self.is_low):
             self._emptied.notify_all()
         return item

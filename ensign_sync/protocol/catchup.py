@@ -16,9 +16,10 @@ Its doors:
     to the application     deliveries, gaps, and reopen: the stream has to be opened anew
 """
 
+import functools
 from bisect import insort
 from collections import deque
-from typing import Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from .frames import Delivery
 
@@ -62,6 +63,9 @@ class Passed(NamedTuple):
     delivery: Delivery
     row: int
     looked_back: bool = False
+
+
+_passed: Any = functools.partial(tuple.__new__, Passed)
 
 
 class Gap(NamedTuple):
@@ -119,7 +123,8 @@ class _Topic:
         self.floor = floor  # every event up to here was delivered
         self.seen: Set[bytes] = set()  # and these
         self.done: FrozenSet[bytes] = frozenset()  # and these, by a subscription before this one
-        self._by_id: Deque[bytes] = deque()  # sorted
+        self.by_id: Deque[bytes] = deque()  # sorted
+        self.largest = floor  # that was delivered, or counts as if it was
         self.row = -1  # the row of the log ...
         self.anchor: Optional[bytes] = None  # ... that has this id
         self.behind = self.dirty = True
@@ -144,14 +149,18 @@ class _Topic:
         return id <= self.floor or id in self.seen or id in self.done
 
     def remember(self, id: bytes, most: int) -> None:
-        by_id = self._by_id
         self.seen.add(id)
-        if not by_id or id > by_id[-1]:
-            by_id.append(id)
+        if not self.by_id or id > self.by_id[-1]:
+            self.by_id.append(id)
         else:
-            insort(by_id, id)
-        while len(by_id) > most:  # the smallest, not the oldest: what is later may come again
-            smallest = by_id.popleft()
+            insort(self.by_id, id)
+        self.largest = max(self.largest, id)
+        self.forget(most)
+
+    def forget(self, most: int) -> None:
+        """Forget the smallest, not the oldest: what is later may come again."""
+        while len(self.by_id) > most:
+            smallest = self.by_id.popleft()
             self.seen.discard(smallest)
             self.floor = max(self.floor, smallest)
 
@@ -177,6 +186,7 @@ class CatchUp:
         self._held_bytes = 0
         self.topics: Dict[str, bytes] = {}
         self._topics: Dict[bytes, _Topic] = {}
+        self._share = memory  # of the memory for each topic
         self._open = False
         self._previous: Optional[int] = None  # the counter of the last live event of this stream
         self._received = 0  # since the stream opened, was doubted or idle
@@ -193,7 +203,7 @@ class CatchUp:
         after which id to begin all the same: what lies between the two is delivered first, and marked.
         """
         self.topics[name] = id
-        self._topics[id] = topic = _Topic(id, floor)
+        topic = self._add(_Topic(id, floor))
         topic.look_back = look_back
         if floor != BEFORE_ALL:
             topic.search = _Search(floor, hint, None)
@@ -201,8 +211,9 @@ class CatchUp:
     def resume(self, name: str, id: bytes, floor: bytes, seen: Iterable[bytes], anchor: bytes, row: int) -> None:
         """Begin a topic where a subscription before this one ended; ``anchor`` is the event in a row of the log."""
         self.topics[name] = id
-        self._topics[id] = topic = _Topic(id, floor)
+        topic = self._add(_Topic(id, floor))
         topic.done = frozenset(seen)
+        topic.largest = max(topic.done, default=floor)
         topic.row, topic.anchor = row, anchor
 
     def only_live(self, id: bytes, reason: str) -> None:
@@ -215,7 +226,7 @@ class CatchUp:
         if topic.begun or topic.look_back is not None:
             self.gaps.append(Gap(id, topic.anchor or (topic.floor if topic.begun else BEFORE_ALL), False, reason))
         if not topic.begun:
-            topic.floor = BEFORE_ALL
+            topic.floor = topic.largest = BEFORE_ALL
         for held in topic.held.values():
             if not self._was_had(topic, held):
                 self._put(topic, held.delivery)
@@ -224,6 +235,11 @@ class CatchUp:
     def begun(self) -> bool:
         """Tell whether all topics have a beginning: what is published from now on is delivered."""
         return all(topic.begun for topic in self._topics.values())
+
+    def is_live(self, id: bytes) -> bool:
+        """Tell whether what arrives of a topic is delivered at once."""
+        topic = self._topics.get(id)
+        return topic is not None and not topic.behind
 
     @property
     def is_behind(self) -> bool:
@@ -256,7 +272,8 @@ class CatchUp:
                 self._forget(old)
                 self.gaps.append(Gap(old.id, old.anchor or old.floor, True, f"the topic {name} was made anew"))
             self.topics[name] = id
-            self._topics.setdefault(id, _Topic(id))
+            if id not in self._topics:
+                self._add(_Topic(id))
         self._doubt(True)
 
     def lost(self) -> None:
@@ -269,13 +286,25 @@ class CatchUp:
         if topic is None:
             self.reopen = self.stirred = True
             return
-        counter = int.from_bytes(event.id[-4:], "big")
+        id = event.id
+        counter = int.from_bytes(id[-4:], "big")
         if self._previous is None or (counter != self._previous + 1 and self._received >= self._server_buffer):
             self._doubt(self._previous is not None)
         self._previous = counter
         self._received += 1
-        held = _Held(event, event.id < self._largest)
-        self._largest = max(self._largest, event.id)
+        if room and id > topic.largest and not topic.behind and not topic.only_live:
+            # The way of every event: what the rest does for one that is later than all before it.
+            self._largest = max(self._largest, id)
+            topic.row += 1
+            topic.anchor = topic.largest = id
+            topic.seen.add(id)
+            topic.by_id.append(id)
+            if len(topic.by_id) > self._share:
+                topic.forget(self._share)
+            self.deliveries.append(_passed((event, topic.row, False)))
+            return
+        held = _Held(event, id < self._largest)
+        self._largest = max(self._largest, id)
         if topic.behind:
             self._hold(topic, held)
         elif topic.only_live:
@@ -342,7 +371,7 @@ class CatchUp:
         topic.rows += 1
         held = topic.held.pop(event.id, None)
         if held is not None:
-            event = event._replace(committed_ns=held.delivery.committed_ns)  # which queries do not say
+            event = event._replace(committed=held.delivery.committed)  # which queries do not say
             self._held_bytes -= len(event.payload)
         if not topic.was_delivered(event.id):
             self._deliver(topic, event, event.id <= topic.end)
@@ -386,6 +415,11 @@ class CatchUp:
             topic.held[held.delivery.id] = held
             self._held_bytes += size
 
+    def _add(self, topic: _Topic) -> _Topic:
+        self._topics[topic.id] = topic
+        self._share = self._memory // len(self._topics)
+        return topic
+
     def _may_miss(self, topic: _Topic) -> None:
         """Nothing can be done about what may have passed unseen but to say so, if anything came before it."""
         if topic.anchor is not None:
@@ -411,14 +445,14 @@ class CatchUp:
         self._deliver(topic, event)
 
     def _deliver(self, topic: _Topic, event: Delivery, looked_back: bool = False) -> None:
-        topic.remember(event.id, self._memory // len(self._topics))
+        topic.remember(event.id, self._share)
         self.deliveries.append(Passed(event, topic.row, looked_back))
 
     def _begin(self, topic: _Topic) -> None:
         """The end of the log is known: begin there, or look back from it."""
-        end = topic.floor = topic.anchor or BEFORE_ALL
+        end = topic.floor = topic.largest = topic.anchor or BEFORE_ALL
         if topic.look_back is not None:
-            topic.floor = min(topic.look_back(end), end) if end else end
+            topic.floor = topic.largest = min(topic.look_back(end), end) if end else end
         if topic.floor < end:
             topic.end = end
             topic.search = _Search(topic.floor, topic.row, None)

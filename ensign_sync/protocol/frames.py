@@ -8,6 +8,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple, Union
 
 from ..ack import Ack
 from ..nack import Nack
+from ..times import Kept
 
 __all__ = [
     "Ack",
@@ -83,7 +84,7 @@ class Delivery(NamedTuple):
     id: bytes
     topic_id: bytes
     payload: bytes
-    committed_ns: Optional[int] = None
+    committed: Kept = None
     is_duplicate: bool = False
     origin: str = ""  # the client that published it, where that was asked for
 

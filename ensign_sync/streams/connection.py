@@ -169,7 +169,7 @@ class Connection:
 
     def _heal(self, stream: SubscribeStream, asked: Subscribed, plan: Plan, all_topics: bool) -> None:
         """Have a subscriber read what the stream leaves out, and deliver again what is refused for that."""
-        stream.healing = healing = Healing(
+        healing = Healing(
             stream.inbox,
             Log(self.unary, asked.spelling),
             plan,
@@ -180,7 +180,8 @@ class Connection:
             all_topics,
             self._clock,
         )
-        stream.redelivery = Redelivery(asked.redeliver, healing.again, asked.give_up, self.watchdog, self._clock)
+        redelivery = Redelivery(asked.redeliver, healing.again, asked.give_up, self.watchdog, self._clock)
+        stream.heal(healing, redelivery)
 
     def _origins(self) -> Set[str]:
         """Return as whom this client publishes and has published."""
@@ -286,7 +287,7 @@ class Connection:
         return {
             **counts,
             "in_flight": publisher.unsettled if publisher else 0,
-            "received": sum(s.counts["received"] for s in subscribers),
+            "received": sum(s.received for s in subscribers),
             "events_acked": sum(s.counts["acked"] for s in subscribers),
             "events_nacked": sum(s.counts["nacked"] for s in subscribers),
             "reconnects": counts["reconnects"] + sum(s.reconnects for s in subscribers),

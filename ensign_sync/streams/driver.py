@@ -327,9 +327,13 @@ class StreamDriver:
             with Turn(call) as turn:
                 self._turn, self._asked = turn, False
                 decode = self._decode
-                receive = self._receive if self._take_straight is None else self._receive_or_take
+                receive, take = self._receive, self._take_straight or _takes_none
                 for data in turn.messages:
-                    receive(decode(data))
+                    frame = decode(data)
+                    if take(frame):
+                        progressed = True
+                        continue
+                    receive(frame)
                     # Ready alone is no progress: a server may accept and then drop every stream.
                     progressed = opened_at is not None
                     if opened_at is None and self.machine.state is not State.OPENING:
@@ -403,11 +407,6 @@ class StreamDriver:
         with self.mutex: events = self._received(frame)  # noqa: E701 - see handover/locking.py
         if events:
             self._handle(events)
-
-    def _receive_or_take(self, frame: Any) -> None:
-        assert self._take_straight is not None
-        if not self._take_straight(frame):
-            self._receive(frame)
 
     def _received(self, frame: Any) -> List[Any]:
         machine = self.machine
@@ -512,6 +511,11 @@ class Stream:
     def channel_threads(self) -> List[threading.Thread]:
         """Return the transport's threads that end with the channel."""
         return self._driver.channel_threads()
+
+
+def _takes_none(frame: Any) -> bool:
+    """Leave every frame to the machine."""
+    return False
 
 
 def _nothing() -> None:

@@ -23,6 +23,7 @@ from ..protocol.frames import Delivery
 from ..protocol.position import Resume
 from ..protocol.start import Start
 from ..settings import Reconnect
+from ..times import instant_of
 from .log import Log
 from .progress import Progress
 
@@ -33,6 +34,9 @@ IDLE_SECONDS = (1, 10)
 
 #: A thread that comes so much too late was kept from running, and what it sees says nothing.
 _LATE = 0.5
+
+#: For so many seconds the stream waits for a program that does not keep up, before the rest is left to the log.
+_A_LITTLE = 0.1
 
 #: So many bytes that arrive before the topics have begun are kept; what comes beyond them is in the log.
 _MOST_EARLY = 64 * 2**20
@@ -103,6 +107,7 @@ class Healing:
         self._inbox, self._log, self._plan, self._doors, self._progress = inbox, log, plan, doors, progress
         self._watchdog, self._heartbeat, self._all_topics = watchdog, heartbeat, all_topics
         self._clock = clock or Clock()
+        self._now = self._clock.now
         # Guards the machine and putting into the inbox; nothing is waited for under it.
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
@@ -232,10 +237,9 @@ class Healing:
     def live(self, delivery: Delivery) -> None:
         """Take an event from the stream, on its reader thread."""
         size = len(delivery.payload)
-        if self._patient and delivery.topic_id in self._patient and not self._inbox.has_room(size):
-            self._inbox.wait_for_room(size)
+        room = self._inbox.has_room(size) or self._wait_a_little(delivery.topic_id, size)
         with self._lock:
-            self._heard_at = self._clock.now()
+            self._heard_at = self._now()
             self._stage = 0
             if not self._running:
                 if self._early_bytes < _MOST_EARLY:
@@ -243,7 +247,7 @@ class Healing:
                     self._early_bytes += size
                 return
             machine = self._machine
-            machine.live(delivery, self._inbox.has_room(size))
+            machine.live(delivery, room)
             if machine.deliveries:
                 self._pass_on()
             if machine.stirred:
@@ -253,6 +257,18 @@ class Healing:
     def again(self, item: Any) -> None:
         """Put an event into the inbox that was there before."""
         self._inbox.put(item, len(item[0].payload))
+
+    def _wait_a_little(self, topic_id: bytes, size: int) -> bool:
+        """Wait for a program that is only a little slower; what cannot be left to the log waits until there is room.
+
+        Returns whether there is.
+        """
+        if topic_id in self._patient:
+            return self._inbox.wait_for_room(size)
+        if not self._machine.is_live(topic_id):
+            return False
+        deadline = Deadline(_A_LITTLE, self._clock)
+        return self._inbox.wait_for_room(size, low=True, deadline=deadline) or self._inbox.has_room(size)
 
     def close(self) -> None:
         """End it; does not wait for the thread."""
@@ -297,7 +313,10 @@ class Healing:
         if passed.looked_back:
             return delivery.origin not in self._plan.origins()
         start = self._starts.get(delivery.topic_id)
-        return start is not None and start.leaves_out(delivery.id, delivery.committed_ns)
+        if start is None or start.moment is None:
+            return False
+        committed = instant_of(delivery.committed)
+        return start.leaves_out(delivery.id, committed.ns if committed is not None else None)
 
     def _seen_to(self) -> None:
         if self._machine.deliveries:
@@ -419,7 +438,7 @@ class Healing:
                 if not inbox.has_room(size):
                     waiting[0] = False
                     self._tell_full()
-                    inbox.wait_for_room(size)
+                    inbox.wait_for_room(size, low=True)
                     waiting[0] = True
                 patience.progress()
                 wanted = self._row(read, row)

@@ -25,13 +25,17 @@ from .redelivery import Redelivery
 logger = logging.getLogger("ensign_sync")
 
 
+_OPEN = State.OPEN
+
+
 class SubscribeStream(Stream):
     """One subscriber over any number of connections. Any thread may call any method.
 
     Attributes:
         machine: See ``Stream``.
         inbox: Holds ``(Delivery, topic name, how often it was refused)``.
-        counts: received, acked, nacked.
+        counts: acked, nacked.
+        received: How many events arrived live.
         healing: What reads from the log what the stream leaves out; None in a consumer group that the server keeps.
         progress: What was acknowledged.
         redelivery: What has events delivered again; None where the server does it.
@@ -52,8 +56,10 @@ class SubscribeStream(Stream):
     ) -> None:
         self.inbox = inbox
         self.progress = progress
-        self.counts: Dict[str, int] = {"received": 0, "acked": 0, "nacked": 0}
+        self.counts: Dict[str, int] = {"acked": 0, "nacked": 0}
+        self.received = 0
         self.healing: Optional[Healing] = None
+        self._deliver: Callable[[Delivery], None] = self._deliver_all
         self.redelivery: Optional[Redelivery] = None
         self._wanted = tuple(topics)
         machine = SubscribeProtocol(str(ULID.new()), self._wanted, group)
@@ -61,6 +67,11 @@ class SubscribeStream(Stream):
         self._mutex = self._driver.mutex
         self._names: Dict[bytes, str] = {}
         self.reopen = self._driver.reconnect
+
+    def heal(self, healing: Healing, redelivery: Redelivery) -> None:
+        """Have what the stream leaves out read from the log, and what is refused delivered again; before it is opened."""
+        self.healing, self.redelivery = healing, redelivery
+        self._deliver = healing.live
 
     # what a user's thread calls
 
@@ -148,13 +159,10 @@ class SubscribeStream(Stream):
 
     def _receive(self, frame: Any) -> bool:
         """Take an event on the short way, if it is one and the stream is open."""
-        if type(frame) is not Delivery or self.machine.state is not State.OPEN:
+        if type(frame) is not Delivery or self.machine.state is not _OPEN:
             return False
-        self.counts["received"] += 1
-        if self.healing is not None:
-            self.healing.live(frame)
-        else:
-            self._deliver(frame)
+        self.received += 1
+        self._deliver(frame)
         return True
 
     def _handle(self, events: List[Any]) -> None:
@@ -172,7 +180,7 @@ class SubscribeStream(Stream):
                 self._end()
                 self.inbox.close(event.error, drop=False)
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def _deliver_all(self, delivery: Delivery) -> None:
         item = (delivery, self._names.get(delivery.topic_id, ""), 0)
         size = len(delivery.payload)
         if not self.inbox.has_room(size):

@@ -15,6 +15,7 @@ from ..nack import code_of
 from ..protocol import frames
 from ..protocol.frames import Payload, Pieces, Publication
 from ..times import Instant
+from .reading import read_event, read_reply, read_row
 
 #: What a server with default settings accepts in one request, and the room that its reply needs on top.
 DEFAULT_REQUEST_LIMIT = 4 * 1024 * 1024
@@ -147,6 +148,9 @@ def _encode_event(event: Event) -> bytes:
 
 def decode_event(delivery: frames.Delivery, topic: str) -> Event:
     """Decode a stored event. One that is no event (a server checks nothing) becomes raw data of no mimetype."""
+    event = read_event(delivery, topic)
+    if event is not None:
+        return event
     try:
         proto = event_pb2.Event.FromString(delivery.payload)
         meta = dict(proto.metadata)
@@ -162,7 +166,7 @@ def decode_event(delivery: frames.Delivery, topic: str) -> Event:
         meta=meta,
         created=proto.created.seconds * _SECOND + proto.created.nanos,
         id=RLID(delivery.id) if len(delivery.id) == RLID.size else None,
-        committed=delivery.committed_ns,
+        committed=delivery.committed,
         topic=topic,
     )
 
@@ -236,6 +240,8 @@ def acknowledges(id: bytes, data: bytes) -> bool:
 
 def encode_subscriber_frame(frame: Any) -> bytes:
     """Encode a Subscription, Ack or Nack."""
+    if type(frame) is frames.Ack and len(frame.id) == RLID.size:
+        return b"\x0a\x0c\x0a\x0a" + frame.id
     request = ensign_pb2.SubscribeRequest()
     if isinstance(frame, frames.Ack):
         request.ack.id = frame.id
@@ -257,6 +263,9 @@ def encode_subscriber_frame(frame: Any) -> bytes:
 
 def decode_subscribe_reply(data: bytes) -> Any:
     """Decode a Delivery or Ready; anything else is Unknown."""
+    delivery = read_reply(data)
+    if delivery is not None:
+        return delivery
     reply = ensign_pb2.SubscribeReply.FromString(data)
     kind = reply.WhichOneof("embed")
     if kind == "event":
@@ -268,7 +277,7 @@ def decode_subscribe_reply(data: bytes) -> Any:
 
 def decode_row(data: bytes) -> frames.Delivery:
     """Decode a row of a query."""
-    return _delivery(event_pb2.EventWrapper.FromString(data))
+    return read_row(data) or _delivery(event_pb2.EventWrapper.FromString(data))
 
 
 def decode_row_with_origin(data: bytes) -> frames.Delivery:

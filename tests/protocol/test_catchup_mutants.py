@@ -72,9 +72,10 @@ MUTANTS = {
         "        if event.id > (max(topic.seen) if topic.seen else topic.floor):",
     ),
     "the oldest is forgotten, not the smallest": (
-        ("insort(by_id, id)", "by_id.append(id)"),
+        ("insort(self.by_id, id)", "self.by_id.append(id)"),
     ),
-    "the row is not counted on while live": ("        topic.row += 1\n", ""),
+    "the row is not counted on while live": ("            topic.row += 1\n            topic.anchor", "            topic.anchor"),
+    "the row of a late event is not counted": ("        topic.row += 1\n        topic.anchor", "        topic.anchor"),
     "what is held is kept over a spill": ("            if topic.spilled:\n", "            if False:\n"),
     "a misfit reads on": (
         "            self._misfit(topic)\n            return False\n        topic.row,",
@@ -93,8 +94,8 @@ MUTANTS = {
         "        topic.again = False\n        topic.behind = bool(held)\n",
     ),
     "the end is not the beginning": (
-        "end = topic.floor = topic.anchor or BEFORE_ALL",
-        "end = topic.floor = BEFORE_ALL",
+        "end = topic.floor = topic.largest = topic.anchor or BEFORE_ALL",
+        "end = topic.floor = topic.largest = BEFORE_ALL",
     ),
     "what is looked back at is not marked": ("event.id <= topic.end)", "False)"),
     "a look back forgets its end": ("            topic.end = end\n", ""),
