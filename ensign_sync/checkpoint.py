@@ -9,6 +9,7 @@ thread for callbacks then, or on the one that acknowledges.
 import json
 import os
 import threading
+import weakref
 import zlib
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
@@ -56,6 +57,7 @@ class FileCheckpoint:
         self.fsync = bool(fsync)
         self._lock = threading.Lock()
         self._fd: Optional[int] = None
+        self._pid = 0  # of the process that has the file
         self._number = 0
         self._slots: List[int] = []  # where the two are
         self._slot_size = 0
@@ -77,7 +79,7 @@ class FileCheckpoint:
         except BaseException:
             os.close(fd)
             raise
-        self._fd = fd
+        self._took(fd)
         return newest.state
 
     @holding("_lock")
@@ -95,6 +97,15 @@ class FileCheckpoint:
     @holding("_lock")
     def release(self) -> None:
         """Let go of the file, for the next subscription."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            if fcntl is not None and self._pid == os.getpid():
+                fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile shares the lock
+            os.close(fd)
+
+    def _forked(self) -> None:
+        """In a child: the file is the parent's."""
+        self._lock = threading.Lock()
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
@@ -158,7 +169,11 @@ class FileCheckpoint:
             os.close(fd)
             os.unlink(temporary)
             raise
-        self._fd = fd
+        self._took(fd)
+
+    def _took(self, fd: int) -> None:
+        self._fd, self._pid = fd, os.getpid()
+        _held.add(self)
 
     def _put_in_place(self, temporary: str) -> None:
         try:
@@ -174,18 +189,35 @@ class FileCheckpoint:
         assert self._fd is not None
         number = self._number + 1
         if _slot_size(body) > self._slot_size:
-            # Two new slots behind what is there, which stays whole until they are written.
+            # Two new slots behind what is there, which stays whole until both are written; then only they count.
             self._slot_size = 2 * _slot_size(body)
             end = os.fstat(self._fd).st_size
             number += number % 2
             self._slots = [end, end + self._slot_size]
-            _write_all(self._fd, b" " * (2 * self._slot_size - 1) + b"\n", end)
+            _write_all(self._fd, b"".join(_line(number + n, body, self._slot_size) for n in (0, 1)), end)
+            if self.fsync:
+                os.fsync(self._fd)
+            _write_all(self._fd, b" " * (end - len(_TITLE) - 1) + b"\n", len(_TITLE))
+            number += 2
         record = _line(number, body, self._slot_size)
         even, odd = min(self._slots), max(self._slots)
         _write_all(self._fd, record, odd if number % 2 else even)
         if self.fsync:
             os.fsync(self._fd)
         self._number = number
+
+
+#: Those that have a file, for a child that is forked.
+_held: "weakref.WeakSet[FileCheckpoint]" = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for checkpoint in list(_held):
+        checkpoint._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _slot_size(body: bytes) -> int:

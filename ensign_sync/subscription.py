@@ -18,7 +18,6 @@ from .exceptions import (
 from .handover.clock import Deadline, Patience
 from .handover.crew import run_crew
 from .handover.inbox import Inbox, InboxClosed
-from .handover.locking import Signal
 from .ids import RLID, ULID
 from .nack import DELIVER_AGAIN_ANY, UNPROCESSED
 from .settings import Redeliver
@@ -78,7 +77,6 @@ class Subscription:
         # Decided inside: which of an ack and a nack of the same event is first.
         self._answering = threading.Lock()
         self._filtering = threading.Lock()
-        self._over = Signal()
         self._delivered = 0
 
     @property
@@ -126,11 +124,14 @@ class Subscription:
     def ack(self, event: Event) -> bool:
         """Acknowledge an event; it does not come again, also after a restart if there is a checkpoint.
 
-        Blocks only while a checkpoint is written that is saved at once. Returns False if it was refused before.
+        Blocks only while a checkpoint is written that is saved at once. Returns False if it was refused before, or if
+        the subscription is closed and its checkpoint takes no more: then it comes again.
 
         Raises:
             CheckpointError: The checkpoint could not be written.
         """
+        if self._stream.progress.closed and event._state is _SUBSCRIBED:
+            return False
         if self._answered(event, EventState.ACKED):
             delivery, topic, _ = event._delivered
             self._stream.ack(topic, delivery.id)
@@ -182,7 +183,9 @@ class Subscription:
                     event = self._once_more(event, retry)  # type: ignore[assignment]
 
         try:
-            run_crew(work, workers, self.close)
+            # What is being handled when the subscription is closed is still acknowledged, also in the checkpoint.
+            with self._stream.working():
+                run_crew(work, workers, self._stream.close)
         finally:
             self.close()
 
@@ -211,7 +214,7 @@ class Subscription:
         """Wait, and return the event as it was; None if the subscription was closed meanwhile."""
         assert retry is not None
         delivery, topic, refused = event._delivered
-        if self._over.wait(retry.pause(refused)):
+        if self._stream.ended.wait(retry.pause(refused)):
             return None
         again = self._decode(delivery, topic)
         again._handle, again._delivered = self, (delivery, topic, refused + 1)
@@ -222,7 +225,6 @@ class Subscription:
 
         From any thread, any number of times. Waits up to 5 seconds for its threads, and saves the checkpoint.
         """
-        self._over.set()
         self._stream.close()
         self._stream.join(Deadline(5.0))
 
@@ -232,7 +234,7 @@ class Subscription:
         ``received`` is what came live, and ``reads`` how often the log was asked.
         """
         stream = self._stream
-        error = stream.last_error
+        error = stream.last_error or (stream.healing.last_error if stream.healing is not None else None)
         healing, redelivery = stream.healing, stream.redelivery
         return {
             **stream.counts,
@@ -274,19 +276,22 @@ class Subscription:
         """Make the event of what arrived; None if the query does not want it, and then it is done with."""
         delivery, topic, _ = item
         event = self._decode(delivery, topic)
-        if self._wanted is not None and not self._filtered(self._wanted, event):
-            self._stream.progress.done(topic, delivery.id)
+        if self._wanted is not None and not self._filtered(self._wanted, event, delivery.id):
             return None
         event._handle, event._delivered = self, item
         self._delivered += 1
         return event
 
-    def _filtered(self, wanted: ensql.Filter, event: Event) -> bool:
+    def _filtered(self, wanted: ensql.Filter, event: Event, id: bytes) -> bool:
+        """Tell whether the query wants an event. One that it leaves out is done with; one beyond its end is not."""
         # Decided inside: how many the query still wants, whichever thread asks.
         with self._filtering:
-            wants = wanted.wants(event)
+            over, wants = wanted.at_end, wanted.wants(event)
+        if not (wants or over):
+            self._stream.progress.done(event.topic, id)
         if wanted.at_end:
-            self._inbox.close()  # what was asked for is all there; the rest ends with close()
+            self._stream.stop()  # what was asked for is all there
+            self._inbox.close()
         return wants
 
     def _answered(self, event: Event, state: EventState) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, Deque, List, Optional, Tuple
 from .clock import Deadline
 from .locking import holding
 
-
 _NOTHING = object()
 
 
@@ -85,7 +84,7 @@ class Inbox:
         self._givers += 1
         self._patient_givers += low
         try:
-            while not (self._closed or (self.is_low if low else self.has_room(size))):
+            while not (self._closed or (self.has_room(size) and (self.is_low or not low))):
                 remaining = deadline.remaining() if deadline else None
                 if remaining == 0.0:
                     return False
@@ -118,6 +117,7 @@ class Inbox:
             remaining = deadline.remaining() if deadline else None
             if remaining == 0.0:
                 raise TimeoutError
+            self._called = min(self._called, self._takers)  # an interrupt may have struck between the two lines below
             self._takers += 1
             try:
                 if not self._items:

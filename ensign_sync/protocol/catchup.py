@@ -13,7 +13,7 @@ Its doors:
     from the stream        opened, lost, live, idle
     from the log           row, ended
     to the log             next_read
-    to the application     deliveries, gaps, and reopen: the stream has to be opened anew
+    to the application     begins, deliveries, gaps, and reopen: the stream has to be opened anew
 """
 
 import functools
@@ -31,8 +31,11 @@ SERVER_BUFFER = 16_384
 #: recognised as long as it is among them.
 MEMORY = 32_768
 
-#: How much of what arrives live is held while the log is read, in bytes of payloads.
+#: How much of what arrives live is held while the log is read, in bytes.
 MOST_HELD = 64 * 2**20
+
+#: What an event takes besides its payload, in bytes.
+OVERHEAD = 400
 
 BEFORE_ALL = b""  # smaller than every id
 
@@ -66,6 +69,18 @@ class Passed(NamedTuple):
 
 
 _passed: Any = functools.partial(tuple.__new__, Passed)
+
+
+class Begun(NamedTuple):
+    """To the application, before the deliveries that come with it: it is known where a topic begins.
+
+    Everything up to the floor is done with; the anchor is the event in the row of the log, None if no row is known.
+    """
+
+    topic_id: bytes
+    floor: bytes
+    anchor: Optional[bytes]
+    row: int
 
 
 class Gap(NamedTuple):
@@ -170,6 +185,7 @@ class CatchUp:
 
     Attributes:
         deliveries: What goes to the application, in order; whoever takes it empties the list.
+        begins: Where topics that were to begin at the end of the log do so, the same.
         gaps: What it has to be told of, the same.
         reopen: The stream does not carry the topics of now.
         stirred: Something besides deliveries is to be seen to: gaps, reopen, or a read.
@@ -177,12 +193,18 @@ class CatchUp:
     """
 
     def __init__(
-        self, memory: int = MEMORY, most_held: int = MOST_HELD, server_buffer: int = SERVER_BUFFER
+        self,
+        memory: int = MEMORY,
+        most_held: int = MOST_HELD,
+        server_buffer: int = SERVER_BUFFER,
+        overhead: int = OVERHEAD,
     ) -> None:
         self.deliveries: List[Passed] = []
+        self.begins: List[Begun] = []
         self.gaps: List[Gap] = []
         self.reopen = self.stirred = False
         self._memory, self._most_held, self._server_buffer = memory, most_held, server_buffer
+        self._overhead = overhead
         self._held_bytes = 0
         self.topics: Dict[str, bytes] = {}
         self._topics: Dict[bytes, _Topic] = {}
@@ -227,6 +249,7 @@ class CatchUp:
             self.gaps.append(Gap(id, topic.anchor or (topic.floor if topic.begun else BEFORE_ALL), False, reason))
         if not topic.begun:
             topic.floor = topic.largest = BEFORE_ALL
+            self.begins.append(Begun(id, BEFORE_ALL, None, -1))
         for held in topic.held.values():
             if not self._was_had(topic, held):
                 self._put(topic, held.delivery)
@@ -253,11 +276,6 @@ class CatchUp:
             self._forget(topic)
             reason, self.stirred = f"the topic {name} was destroyed", True
             self.gaps.append(Gap(topic.id, topic.anchor or topic.floor, True, reason))
-
-    def place(self, name: str) -> Tuple[bytes, Optional[bytes], int]:
-        """Return up to where everything of a topic was delivered, and the event in a row of the log."""
-        topic = self._topics[self.topics[name]]
-        return topic.anchor or topic.floor, topic.anchor, topic.row
 
     # from the stream
 
@@ -372,7 +390,7 @@ class CatchUp:
         held = topic.held.pop(event.id, None)
         if held is not None:
             event = event._replace(committed=held.delivery.committed)  # which queries do not say
-            self._held_bytes -= len(event.payload)
+            self._held_bytes -= len(held.delivery.payload) + self._overhead
         if not topic.was_delivered(event.id):
             self._deliver(topic, event, event.id <= topic.end)
         return True
@@ -408,7 +426,7 @@ class CatchUp:
                 topic.behind = topic.dirty = True
 
     def _hold(self, topic: _Topic, held: _Held) -> None:
-        size = len(held.delivery.payload)
+        size = len(held.delivery.payload) + self._overhead
         if self._held_bytes + size > self._most_held:
             topic.spilled = True
         elif held.delivery.id not in topic.held:
@@ -427,7 +445,7 @@ class CatchUp:
             self.gaps.append(Gap(topic.id, topic.anchor, False, reason))
 
     def _drop_held(self, topic: _Topic) -> None:
-        self._held_bytes -= sum(len(held.delivery.payload) for held in topic.held.values())
+        self._held_bytes -= sum(len(held.delivery.payload) + self._overhead for held in topic.held.values())
         topic.held.clear()
 
     def _forget(self, topic: _Topic) -> None:
@@ -453,7 +471,10 @@ class CatchUp:
         end = topic.floor = topic.largest = topic.anchor or BEFORE_ALL
         if topic.look_back is not None:
             topic.floor = topic.largest = min(topic.look_back(end), end) if end else end
-        if topic.floor < end:
+        looks_back = topic.floor < end
+        anchor, row = (None, -1) if looks_back else (topic.anchor, topic.row)
+        self.begins.append(Begun(topic.id, topic.floor, anchor, row))
+        if looks_back:
             topic.end = end
             topic.search = _Search(topic.floor, topic.row, None)
 

@@ -4,7 +4,7 @@ The acks and nacks of a publish stream are the public values ``Ack`` and ``Nack`
 they came.
 """
 
-from typing import Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Mapping, NamedTuple, Tuple, Union
 
 from ..ack import Ack
 from ..nack import Nack

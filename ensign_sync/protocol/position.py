@@ -49,9 +49,16 @@ class _Topic:
 
     def first_pending(self) -> Optional[bytes]:
         smallest = self.smallest
+        if len(smallest) > 2 * len(self.pending) + MOST_ACKED:
+            smallest[:] = sorted(self.pending)
         while smallest and smallest[0] not in self.pending:
             heapq.heappop(smallest)
         return smallest[0] if smallest else None
+
+    def forget_up_to(self, id: Optional[bytes]) -> None:
+        """Forget the acknowledgements that are no news there; those above may be of a program before this one."""
+        if id is not None:
+            self.acked = {acked for acked in self.acked if acked > id}
 
     def position(self) -> Resume:
         if self.last is None:
@@ -62,8 +69,7 @@ class _Topic:
         else:
             anchor, row = first, self.pending[first]
             floor = (int.from_bytes(first, "big") - 1).to_bytes(len(first), "big")
-        # Above the last one that was delivered too: a program before this one may have been further.
-        self.acked = {id for id in self.acked if id > anchor}
+        self.forget_up_to(anchor)
         return Resume(self.begin.topic_id, floor, tuple(sorted(self.acked)), anchor, row)
 
 
@@ -72,6 +78,11 @@ class Positions:
 
     def __init__(self) -> None:
         self._topics: Dict[str, _Topic] = {}
+        self._kept: Dict[str, Resume] = {}
+
+    def keep(self, kept: Mapping[str, Resume]) -> None:
+        """What was saved before is saved again, until the topics begin."""
+        self._kept.update(kept)
 
     def begin(self, name: str, at: Resume) -> None:
         """A topic begins, or begins anew."""
@@ -96,19 +107,26 @@ class Positions:
         topic = self._topics.get(name)
         if topic is None:
             return False
-        is_first = id == topic.first_pending()
+        first = topic.first_pending()
         if topic.pending.pop(id, None) is None:
             return False
-        if is_first or len(topic.acked) < MOST_ACKED:
-            topic.acked.add(id)
-            return True
-        return False
+        if id == first:
+            return True  # the next one is the first now
+        if len(topic.acked) >= MOST_ACKED:
+            topic.forget_up_to(first)
+        if len(topic.acked) >= MOST_ACKED:
+            return False
+        topic.acked.add(id)
+        return True
 
     def save(self) -> Dict[str, Any]:
         """Return everything as a mapping of plain values, which JSON can hold."""
         return {
             "format": FORMAT,
-            "topics": {name: _plain(topic.position()) for name, topic in self._topics.items()},
+            "topics": {
+                **{name: _plain(at) for name, at in self._kept.items()},
+                **{name: _plain(topic.position()) for name, topic in self._topics.items()},
+            },
         }
 
 

@@ -18,7 +18,7 @@ from ..handover.locking import Signal, holding
 from ..handover.spawn import gather, spawn_kept
 from ..handover.watchdog import Watchdog, Watched
 from ..protocol import retry
-from ..protocol.catchup import AT_THE_END, BEFORE_ALL, CatchUp, LookBack, Passed, Read
+from ..protocol.catchup import AT_THE_END, BEFORE_ALL, OVERHEAD, CatchUp, LookBack, Passed, Read
 from ..protocol.frames import Delivery
 from ..protocol.position import Resume
 from ..protocol.start import Start
@@ -49,6 +49,12 @@ _PAUSES = Reconnect(initial=0.05, maximum=5.0)
 
 #: What a server says to a key that may not read the log, or when it has none.
 _NEVER = frozenset(["PERMISSION_DENIED", "UNIMPLEMENTED"])
+
+#: A query that the server calls invalid is asked so often again, since the topic may be about to come or to go.
+_MOST_REFUSALS = 3
+
+#: After so many failures of reads in a row somebody should know.
+_WORTH_A_WARNING = 5
 
 
 class Plan(NamedTuple):
@@ -88,6 +94,7 @@ class Healing:
 
     Attributes:
         counts: received, gaps, reads.
+        last_error: Why the last read broke off that did.
     """
 
     def __init__(
@@ -122,7 +129,11 @@ class Healing:
         self._thread: Optional[threading.Thread] = None
         self._wake = Signal()
         self._cancel: Callable[[], None] = _nothing
-        self._failures = 0
+        self._failures = 0  # of reads, in a row
+        self._refused: Dict[bytes, int] = {}
+        self.last_error: Optional[Exception] = None
+        self._gone: Set[str] = set()  # names of topics that were destroyed
+        self._known_names: Set[str] = set()
         self._may_ask_names = True
         self._names_due = False
         self._asked_names_at = self._clock.now()
@@ -149,7 +160,7 @@ class Healing:
         self._begin(topics, starts, spelled, hints)
         if not self._wait_begun(patience, ended):
             raise EnsignTimeoutError(f"the end of the log was not found within {patience.seconds:.3g} s")
-        self._after_begin()
+        self._watch()
 
     @holding("_lock")
     def _begin(
@@ -175,11 +186,10 @@ class Healing:
                 self._give_up(id, f"no query can name the topic {name}")
         self._running = True
         if self._open_topics is not None:
-            machine.opened(self._open_topics)
-        early, self._early = self._early, []
-        for delivery in early:
+            self._open_machine(self._open_topics)
+        for delivery in self._early:
             machine.live(delivery, self._inbox.has_room(len(delivery.payload)))
-        self._stage, self._heard_at = 0, self._clock.now()
+        self._forget_early()
         self._seen_to()
 
     def _resume(self, name: str, id: bytes, at: Resume) -> None:
@@ -204,11 +214,7 @@ class Healing:
         return True
 
     @holding("_lock")
-    def _after_begin(self) -> None:
-        for name, id in self._machine.topics.items():
-            if self._starts.get(id, _FROM_ROW_0).floor == AT_THE_END:
-                floor, anchor, row = self._machine.place(name)
-                self._progress.begin(name, Resume(id, floor, (), anchor, row))
+    def _watch(self) -> None:
         if self._watched is None and not self._closed:
             self._watched = Watched(self._until_due, self._due)
             self._watchdog.add(self._watched)
@@ -217,21 +223,32 @@ class Healing:
     def opened(self, topics: Mapping[str, bytes]) -> None:
         """A stream is open with these topics."""
         self._open_topics = dict(topics)
-        if not self._running:
-            return
+        self._forget_early()
+        if self._running:
+            self._open_machine(topics)
+            self._seen_to()
+            self._wake.set()
+
+    def _open_machine(self, topics: Mapping[str, bytes]) -> None:
+        """Tell the machine of a stream, whose topics may be others than those that were asked for. Needs the lock."""
         for name, id in topics.items():
-            if self._names.get(id) is None:
+            if id not in self._names:
                 self._names[id] = name
                 self._progress.begin(name, Resume(id, BEFORE_ALL, (), None, -1))
+        self._gone.difference_update(topics)
         self._machine.opened(topics)
         self._stage, self._heard_at = 0, self._clock.now()
-        self._seen_to()
-        self._wake.set()
+
+    def _forget_early(self) -> None:
+        """Forget what came on a stream that is gone: the log has it, and it says nothing of another stream."""
+        self._early.clear()
+        self._early_bytes = 0
 
     @holding("_lock")
     def lost(self) -> None:
         """The stream is gone."""
         self._open_topics = None
+        self._forget_early()
         self._machine.lost()
 
     def live(self, delivery: Delivery) -> None:
@@ -244,7 +261,7 @@ class Healing:
             if not self._running:
                 if self._early_bytes < _MOST_EARLY:
                     self._early.append(delivery)
-                    self._early_bytes += size
+                    self._early_bytes += size + OVERHEAD
                 return
             machine = self._machine
             machine.live(delivery, room)
@@ -292,6 +309,8 @@ class Healing:
     # what the machine has said; all of it needs the lock
 
     def _pass_on(self) -> None:
+        if self._machine.begins:
+            self._note_begins()
         passed, self._machine.deliveries = self._machine.deliveries, []
         self.counts["received"] += len(passed)
         names, progress, put, special = self._names, self._progress, self._inbox.put, self._special
@@ -304,6 +323,13 @@ class Healing:
             if progress.keeps:
                 progress.delivered(name, delivery.id, one.row)
             put((delivery, name, 0), len(delivery.payload))
+
+    def _note_begins(self) -> None:
+        """Note where topics begin, before anything is delivered that comes after it."""
+        begins, self._machine.begins = self._machine.begins, []
+        for begun in begins:
+            at = Resume(begun.topic_id, begun.floor, (), begun.anchor, begun.row)
+            self._progress.begin(self._names[begun.topic_id], at)
 
     def _is_foreign(self, passed: Passed) -> bool:
         """Tell whether an event is a duplicate that is not delivered, or lies before the start after all."""
@@ -319,8 +345,7 @@ class Healing:
         return start.leaves_out(delivery.id, committed.ns if committed is not None else None)
 
     def _seen_to(self) -> None:
-        if self._machine.deliveries:
-            self._pass_on()
+        self._pass_on()
         self._see_to()
 
     def _see_to(self) -> None:
@@ -328,7 +353,7 @@ class Healing:
         machine = self._machine
         machine.stirred = False
         gaps, machine.gaps = machine.gaps, []
-        for gap in gaps:
+        for gap in gaps if not self._closed else ():
             self.counts["gaps"] += 1
             self._doors.gap(self._names.get(gap.topic_id, ""), gap.after_id, gap.certain, gap.reason)
         if machine.reopen:
@@ -363,20 +388,16 @@ class Healing:
             if work is None:
                 return
             if not self._went_well(work):
-                pause = retry.interval(self._failures, _PAUSES)
+                self._wake.wait(retry.interval(self._failures, _PAUSES))
                 self._failures += 1
-                self._wake.wait(pause)
-            else:
-                self._failures = 0
             self._wake.clear()
 
     def _went_well(self, work: Callable[[], bool]) -> bool:
         try:
             return work()
-        except EnsignError as error:
-            logger.info("the log cannot be read now: %s", error)
-        except Exception:  # a defect of ours or of the server's: the next round may do better
-            logger.exception("the log could not be read")
+        except Exception as error:  # a defect of ours, or no thread to be had: the next round may do better
+            logger.exception("the log could not be read, which is tried again")
+            self.last_error = error
         return False
 
     @holding("_lock")
@@ -410,13 +431,18 @@ class Healing:
     def _read(self, read: Read) -> bool:
         """Read from the log what the machine wants; returns whether that went well."""
         self.counts["reads"] += 1
+        try:
+            return self._read_it(read)
+        except BaseException:
+            self._ended(read, False)
+            raise
+
+    def _read_it(self, read: Read) -> bool:
         name = self._names.get(read.topic_id, "")
         spelled = self._spelled.get(read.topic_id)
+        if spelled is None and read.topic_id not in self._spelled:
+            spelled = self._spelled[read.topic_id] = self._spell(name, read.topic_id, Patience(PATIENCE, PATIENCE))
         if spelled is None:
-            if read.topic_id not in self._spelled:
-                self._spelled[read.topic_id] = self._spell(name, read.topic_id, Patience(PATIENCE, PATIENCE))
-                self._ended(read, False)
-                return True
             self._gave_up(read.topic_id, f"no query can name the topic {name}")
             return True
         patience = Patience(None, PATIENCE, self._clock)
@@ -441,6 +467,8 @@ class Healing:
                     inbox.wait_for_room(size, low=True)
                     waiting[0] = True
                 patience.progress()
+                if self._failures:
+                    self._got_on(read)
                 wanted = self._row(read, row)
                 if not wanted:
                     break
@@ -450,8 +478,10 @@ class Healing:
             self._watchdog.remove(watched)
             self._cancel = _nothing
             rows.cancel()
-        if well and wanted:
-            self._ended(read, not self._closed)
+        if well:
+            self._got_on(read)
+            if wanted:
+                self._ended(read, not self._closed)
         return well
 
     @holding("_lock")
@@ -479,13 +509,21 @@ class Healing:
             self._gave_up(read.topic_id, f"the log of the topic {name} cannot be read: {error}")
             return True
         self._ended(read, False)
+        self.last_error = error
         if not self._closed:
-            logger.info("a read of the log of %s broke off, and is made again: %s", name, error)
+            log = logger.warning if self._failures == _WORTH_A_WARNING else logger.info
+            log("a read of the log of %s broke off, and is made again (try %d): %s", name, self._failures + 1, error)
         if error.code == "INVALID_ARGUMENT":
             self._names_due = True  # it may be gone
-            if self._failures >= 3:
+            self._refused[read.topic_id] = self._refused.get(read.topic_id, 0) + 1
+            if self._refused[read.topic_id] > _MOST_REFUSALS:
                 self._gave_up(read.topic_id, f"the server does not take queries of the topic {name}: {error}")
         return False
+
+    def _got_on(self, read: Read) -> None:
+        """A read has given what it was to give, or some of it."""
+        self._failures = 0
+        self._refused.pop(read.topic_id, None)
 
     @holding("_lock")
     def _gave_up(self, id: bytes, reason: str) -> None:
@@ -542,19 +580,23 @@ class Healing:
         except EnsignError as error:
             self._may_ask_names = error.code not in _NEVER
             return True
-        self._compare(ids)
+        absent = [(name, id) for name, id in list(self._machine.topics.items()) if name not in ids]
+        # A list of pages that is read while topics change may leave one out.
+        self._compare(ids, {name for name, id in absent if not self._log.is_there(id, PATIENCE)})
         return True
 
     @holding("_lock")
-    def _compare(self, ids: Mapping[str, bytes]) -> None:
+    def _compare(self, ids: Mapping[str, bytes], destroyed: Set[str]) -> None:
         machine = self._machine
         for name, id in list(machine.topics.items()):
-            if name not in ids:
+            if name in destroyed:
                 machine.forget(name)
-            elif ids[name] != id:
+                self._gone.add(name)
+            elif ids.get(name, id) != id:
                 machine.reopen = machine.stirred = True
-        have = set(machine.topics)
-        if self._all_topics and any(name not in have for name in ids):
+        new = set(ids) - self._known_names if self._all_topics else set()
+        self._known_names |= new
+        if self._gone & set(ids) or new - set(machine.topics):
             machine.reopen = machine.stirred = True
         self._seen_to()
 

@@ -28,6 +28,14 @@ class Log:
         """Return the ids of all topics by their names; raises EnsignError, also where the key may not ask."""
         return {topic.name: topic.id.bytes for topic in self._unary.topics(timeout) if topic.id is not None}
 
+    def is_there(self, id: bytes, timeout: float) -> bool:
+        """Tell whether a topic is there, whatever lists say; a server that does not answer proves nothing."""
+        try:
+            self._unary.retrieve_topic(ULID(id), timeout)
+        except EnsignError as error:
+            return bool(error.code != "NOT_FOUND")
+        return True
+
     def leaves_duplicates_out(self, timeout: float) -> bool:
         """Tell whether the server delivers no event that it has marked as a duplicate of another."""
         return "dedup" in self._unary.features(timeout)

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 from ..exceptions import CheckpointError
 from ..handover.clock import Clock
-from ..handover.locking import holding
+from ..handover.locking import LockTimeoutError, hold, holding
 from ..handover.watchdog import Watchdog, Watched
 from ..protocol.position import Positions, Resume, load
 
@@ -15,26 +15,32 @@ logger = logging.getLogger("ensign_sync")
 #: How often an object of the program's is saved, in seconds, if it does not say.
 INTERVAL = 1.0
 
+#: How long the end of a subscription waits for a save of another thread, in seconds.
+_LAST_SAVE = 5.0
+
 
 class Progress:
     """What was delivered and acknowledged, and where that is saved. Any thread may call any method.
 
     Attributes:
         keeps: Whether there is a checkpoint.
+        closed: Nothing is saved any more.
     """
 
     def __init__(
         self, checkpoint: Any, watchdog: Watchdog, post: Callable[..., None], clock: Optional[Clock] = None
     ) -> None:
         self.keeps = checkpoint is not None
+        self.closed = False
         self._checkpoint = checkpoint
         self._interval = float(getattr(checkpoint, "interval", INTERVAL))
         self._watchdog, self._post, self._clock = watchdog, post, clock or Clock()
         self._lock = threading.Lock()  # guards the positions
         self._positions = Positions()
         self._saving = threading.Lock()  # held by who saves: what is saved last is the latest
+        self._saver: Optional[int] = None
         self._saved_at = self._clock.now()
-        self._begun = self._changed = self._closed = False
+        self._begun = self._changed = False
         self._watched: Optional[Watched] = None
 
     def load(self) -> Dict[str, Resume]:
@@ -48,16 +54,17 @@ class Progress:
         saved = self._checkpoint.load()
         if saved is not None and not isinstance(saved, Mapping):
             raise CheckpointError(f"the checkpoint's load() must return a mapping, got {type(saved).__name__}")
-        return load(saved or {})
+        found = load(saved or {})
+        self._positions.keep(found)  # also of topics that this subscription is not about
+        return found
 
     def start(self) -> None:
         """All topics have begun: save where, and from now on what changes."""
-        if not self.keeps:
-            return
-        self._begun = True
-        self.save()
-        if self._interval > 0:
-            self._watch()
+        if self.keeps and not self.closed:
+            self._begun = True
+            self.save()
+            if self._interval > 0:
+                self._watch()
 
     @holding("_lock")
     def begin(self, name: str, at: Resume) -> None:
@@ -90,16 +97,29 @@ class Progress:
         self._changed = self._changed or is_news
         return is_news
 
-    @holding("_saving")
     def save(self) -> None:
-        """Save what has changed."""
-        if self._begun and self._changed:
-            try:
-                self._checkpoint.save(self._snapshot())
-            except BaseException:
-                self._changed = True
-                raise
-            self._saved_at = self._clock.now()
+        """Save what has changed. From within a save of the same thread it does nothing: that one sees to it."""
+        if self._saver != threading.get_ident():
+            self._save()
+
+    @holding("_saving")
+    def _save(self) -> None:
+        self._saver = threading.get_ident()
+        try:
+            while self._begun and self._changed:
+                self._save_once()
+        finally:
+            self._saver = None
+            if self.closed:
+                self._let_go()
+
+    def _save_once(self) -> None:
+        try:
+            self._checkpoint.save(self._snapshot())
+        except BaseException:
+            self._changed = True
+            raise
+        self._saved_at = self._clock.now()
 
     @holding("_lock")
     def _snapshot(self) -> Dict[str, Any]:
@@ -108,26 +128,39 @@ class Progress:
 
     def close(self) -> None:
         """Save for the last time, and let go of the checkpoint. Nothing is saved afterwards."""
-        self._closed = True
+        if not self.keeps or self.closed:
+            return
         if self._watched is not None:
             self._watchdog.remove(self._watched)
-        if not self.keeps:
+        if self._saver == threading.get_ident():
+            self.closed = True  # a save() that ends the subscription: the end of it does the rest
             return
         try:
-            self.save()
+            hold(self._saving, _LAST_SAVE, self._save_and_let_go)
+        except LockTimeoutError:
+            self.closed = True  # the save that is under way does the rest
+            logger.warning("a save of the checkpoint takes long: events may be delivered again")
+
+    def _save_and_let_go(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            if self._begun and self._changed:
+                self._save_once()
         except Exception:
             logger.exception("the checkpoint could not be saved: events will be delivered again")
-        self._let_go()
+        finally:
+            self._let_go()
 
-    @holding("_saving")
     def _let_go(self) -> None:
         self._begun = False
-        close = getattr(self._checkpoint, "release", None)
-        if close is not None:
-            close()
+        release = getattr(self._checkpoint, "release", None)
+        if release is not None:
+            release()
 
     def _watch(self) -> None:
-        if not self._closed:
+        if not self.closed:
             self._watched = Watched(lambda: max(0.0, self._saved_at + self._interval - self._clock.now()), self._due)
             self._watchdog.add(self._watched)
 

@@ -1,7 +1,8 @@
 """The subscribe stream of a subscription: from the wire, and from the log, into an inbox."""
 
+import contextlib
 import logging
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..exceptions import (
     EnsignClientClosingError,
@@ -11,7 +12,7 @@ from ..exceptions import (
 )
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.inbox import Inbox
-from ..handover.locking import holding
+from ..handover.locking import Signal, holding
 from ..ids import ULID, is_ulid
 from ..protocol.frames import Delivery
 from ..protocol.machine import Ended, Lost, Opened, State
@@ -36,6 +37,7 @@ class SubscribeStream(Stream):
         inbox: Holds ``(Delivery, topic name, how often it was refused)``.
         counts: acked, nacked.
         received: How many events arrived live.
+        ended: Set when nothing more will arrive.
         healing: What reads from the log what the stream leaves out; None in a consumer group that the server keeps.
         progress: What was acknowledged.
         redelivery: What has events delivered again; None where the server does it.
@@ -58,6 +60,8 @@ class SubscribeStream(Stream):
         self.progress = progress
         self.counts: Dict[str, int] = {"acked": 0, "nacked": 0}
         self.received = 0
+        self.ended = Signal()
+        self._working = 0
         self.healing: Optional[Healing] = None
         self._deliver: Callable[[Delivery], None] = self._deliver_all
         self.redelivery: Optional[Redelivery] = None
@@ -69,7 +73,7 @@ class SubscribeStream(Stream):
         self.reopen = self._driver.reconnect
 
     def heal(self, healing: Healing, redelivery: Redelivery) -> None:
-        """Have what the stream leaves out read from the log, and what is refused delivered again; before it is opened."""
+        """Have the log read for what the stream leaves out, and events delivered again; to be said before it opens."""
         self.healing, self.redelivery = healing, redelivery
         self._deliver = healing.live
 
@@ -129,13 +133,37 @@ class SubscribeStream(Stream):
         if redelivery is None or not redelivery.takes(delivery, topic, code, refused, policy):
             self.progress.done(topic, delivery.id)
 
-    def close(self) -> None:
-        """Cancel the stream and end the inbox; does not wait for the threads."""
+    def stop(self) -> None:
+        """Cancel the stream and read no more; what is there can still be taken and acknowledged."""
         self._driver.change(lambda machine: None if machine.over else machine.close())
         self._driver.stop()
         self._end()
+        self.inbox.close(drop=False)
+
+    def close(self) -> None:
+        """Cancel the stream and end the inbox; does not wait for the threads.
+
+        The checkpoint is let go of when nobody works any more on what was handed out.
+        """
+        self.stop()
         self.inbox.close()
-        self.progress.close()
+        if not self._working:
+            self.progress.close()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep the checkpoint in use until this ends, even if the stream is closed meanwhile."""
+        self._begin_to_work(1)
+        try:
+            yield
+        finally:
+            if not self._begin_to_work(-1) and self.over:
+                self.progress.close()
+
+    @holding("_mutex")
+    def _begin_to_work(self, more: int) -> int:
+        self._working += more
+        return self._working
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the threads; returns the names of those that did not stop."""
@@ -150,6 +178,7 @@ class SubscribeStream(Stream):
             self._driver.flush()
 
     def _end(self) -> None:
+        self.ended.set()
         if self.healing is not None:
             self.healing.close()
         if self.redelivery is not None:

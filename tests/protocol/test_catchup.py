@@ -72,7 +72,7 @@ class Client:
 
     def __init__(self, server, **options):
         self.server = server
-        self.machine = CatchUp(server_buffer=BUFFER, **options)
+        self.machine = CatchUp(server_buffer=BUFFER, overhead=0, **options)
         self.inbox, self.had = deque(), []
         self.connected = False
         self.read, self.rows = None, deque()
@@ -254,7 +254,7 @@ def scene(number, **options):
     server = Server(random.Random(1), "a")
     for _ in range(number):
         server.publish("a")
-    machine = CatchUp(server_buffer=BUFFER, **options)
+    machine = CatchUp(server_buffer=BUFFER, overhead=0, **options)
     machine.opened(server.topics)
     return server.topics, server.readable(server.topics["a"]), machine
 
@@ -423,7 +423,6 @@ def at_the_end(seed, size, hint, back):
     for _ in range(1_000):
         if begun is None and client.machine.begun():
             begun = len(server.logs[topic])
-            assert client.machine.place("a")[1] in {None, *(event.id for event in server.logs[topic])}
         action = rng.choice(actions) if rng.random() < 0.97 else rng.choice(("cut", "connect", "know", "idle"))
         if action == "publish":
             if len(server.logs[topic]) < size + 40:
@@ -442,6 +441,12 @@ def at_the_end(seed, size, hint, back):
     mine = [event.id for event in client.had if event.topic_id == topic]
     expected = log if begun is None else log[begun:]
     assert mine == log[len(log) - len(mine) :] and (begun is None or len(mine) >= len(expected))
+    for begun_at in client.machine.begins:
+        # Known before anything that is delivered then: what a checkpoint may call done.
+        assert begun_at.topic_id == topic and not [id for id in mine if id <= begun_at.floor]
+        assert mine == [id for id in log if id > begun_at.floor]
+        assert begun_at.anchor is None or log[begun_at.row] == begun_at.anchor
+    assert len(client.machine.begins) == 1
     if back:
         (end,) = ends or [BEFORE_ALL]  # of an empty log there is nothing to look back at
         assert mine == [id for id in log if id > min(after, end)]
@@ -492,6 +497,7 @@ def test_a_topic_that_no_query_shows_from_the_beginning():
         machine.only_live(topics["a"], "no query")
         machine.opened(topics)
         assert machine.begun() and len(machine.gaps) == told
+        assert [begun.floor for begun in machine.begins] == ([BEFORE_ALL] if floor else [])
         machine.live(events[0], True)
         assert had(machine) == events[:1]
 

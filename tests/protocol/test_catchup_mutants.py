@@ -74,7 +74,10 @@ MUTANTS = {
     "the oldest is forgotten, not the smallest": (
         ("insort(self.by_id, id)", "self.by_id.append(id)"),
     ),
-    "the row is not counted on while live": ("            topic.row += 1\n            topic.anchor", "            topic.anchor"),
+    "the row is not counted on while live": (
+        "            topic.row += 1\n            topic.anchor",
+        "            topic.anchor",
+    ),
     "the row of a late event is not counted": ("        topic.row += 1\n        topic.anchor", "        topic.anchor"),
     "what is held is kept over a spill": ("            if topic.spilled:\n", "            if False:\n"),
     "a misfit reads on": (

@@ -189,7 +189,7 @@ MUTANTS = {
     ),
     "no list of what was acknowledged": ("tuple(sorted(self.acked)), anchor, row)", "(), anchor, row)"),
     "acknowledged by this program alone": ("set(begin.acked)", "set()"),
-    "acknowledged by the one before alone": ("            topic.acked.add(id)\n", ""),
+    "acknowledged by the one before alone": ("        topic.acked.add(id)\n", ""),
     "the row of the end is saved": ("anchor, row = first, self.pending[first]", "anchor, row = first, self.last[1]"),
     "the smallest pending is not the first that came": (
         "        return smallest[0] if smallest else None",

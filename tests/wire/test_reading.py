@@ -55,7 +55,8 @@ def looked_at(delivery):
 
 def everything(event):
     """Return all that a program can see of an event."""
-    return [getattr(event, name) for name in ("data", "mimetype", "type", "meta", "created", "committed", "id", "topic")]
+    names = ("data", "mimetype", "type", "meta", "created", "committed", "id", "topic")
+    return [getattr(event, name) for name in names]
 
 
 @MANY
