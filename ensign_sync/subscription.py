@@ -56,7 +56,7 @@ class Subscription:
     exception in the loop body leaves it unacknowledged, and an ack or nack by hand comes first and wins.
 
     Every event after the start arrives once, in the order of its topic; what the server does not deliver is read from
-    its log (docs/guide.rst, "Subscribing"). With a checkpoint that holds across restarts of the program.
+    its log (docs/subscribing.rst). With a checkpoint that holds across restarts of the program.
     """
 
     def __init__(

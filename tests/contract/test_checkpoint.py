@@ -148,6 +148,98 @@ class TestResuming:
             assert [event.decode() for event in take(sub, 2)] == [{"n": 8}, {"n": 9}]
 
 
+    @pytest.mark.parametrize("start", ["latest", "recent"])
+    def test_the_first_state_covers_nothing_that_is_delivered(self, node, client, tmp_path, start):
+        """What a kill right after subscribe() leaves goes on before the first event, whoever publishes meanwhile."""
+        stop = threading.Event()
+
+        def publish():
+            with node.client() as other:
+                while not stop.is_set():
+                    other.publish("weather", b"x")
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        try:
+            for n in range(by_size(5, 3, 10, 50)):
+                place, left = tmp_path / f"place{n}", tmp_path / f"left{n}"
+                with client.subscribe("weather", start=start, checkpoint=place) as sub:
+                    left.write_bytes(place.read_bytes())
+                    first = sub.get(LIMIT)
+                with client.subscribe("weather", start=start, checkpoint=left) as sub:
+                    assert sub.get(LIMIT).id <= first.id
+        finally:
+            stop.set()
+            publisher.join(LIMIT)
+
+    def test_topics_of_another_subscription_are_kept(self, client, tmp_path):
+        """A checkpoint that is used for fewer topics forgets none."""
+        client.create_topic("other")
+        place = tmp_path / "place"
+        client.subscribe("weather", "other", start="latest", checkpoint=place).close()
+        client.publish("other", b"meanwhile")
+        client.subscribe("weather", start="latest", checkpoint=place).close()
+        with client.subscribe("weather", "other", start="latest", checkpoint=place) as sub:
+            assert sub.get(LIMIT).data == b"meanwhile"
+
+    @pytest.mark.parametrize("workers", [1, 4])
+    def test_what_is_handled_while_it_is_closed(self, client, tmp_path, workers):
+        """Its acknowledgement is saved, and ack() does not say so where it is not."""
+        client.publish("weather", numbered(8))
+        place, busy, go_on = tmp_path / "place", threading.Barrier(workers + 1), threading.Event()
+        sub, done = client.subscribe("weather", start="earliest", checkpoint=place), []
+
+        def handle(event):
+            busy.wait(LIMIT)
+            go_on.wait(LIMIT)
+            assert event.ack()
+            done.append(event.data)
+
+        thread = threading.Thread(target=sub.run, args=(handle, workers))
+        thread.start()
+        busy.wait(LIMIT)
+        closer = threading.Thread(target=sub.close)
+        closer.start()
+        eventually(lambda: sub._stream.over)
+        go_on.set()
+        thread.join(LIMIT)
+        closer.join(LIMIT)
+        assert len(done) == workers
+        with client.subscribe("weather", checkpoint=place) as again:
+            late = take(again, 8 - workers)
+            assert not set(data(late)) & set(done)
+        assert not late[0].ack() and not late[0].acked()
+
+    def test_a_limit(self, client, tmp_path):
+        """What lies beyond the limit of a query is not done with, however it is taken."""
+        client.publish("weather", [{"n": n} for n in range(9)])
+        had = []
+        for _ in range(3):
+            query = "SELECT * FROM weather LIMIT 3"
+            with client.subscribe(query=query, start="earliest", checkpoint=tmp_path / "place") as sub:
+                while len(had) % 3 or not had or sub.stats()["delivered"] == 0:
+                    for event in sub.get_batch(10, LIMIT):
+                        had.append(event.decode()["n"])
+                        event.ack()
+        assert had == list(range(9))
+
+    def test_a_save_that_closes_the_subscription(self, client):
+        """It does not wait for itself."""
+        kept = Kept(0.05)
+        client.publish("weather", b"x")
+        sub = client.subscribe("weather", start="earliest", checkpoint=kept)
+        save = kept.save
+
+        def close_and_save(mapping):
+            sub.close()
+            save(mapping)
+
+        kept.save = close_and_save
+        sub.get(LIMIT).ack()
+        eventually(lambda: kept.times >= 2)
+        client.close()
+
+
 class Kept:
     """A checkpoint of the program's own."""
 
@@ -285,6 +377,34 @@ class TestFile:
             checkpoint = FileCheckpoint(place)
             assert checkpoint.load() == state
         checkpoint.release()
+
+    def test_old_slots_do_not_count(self, tmp_path):
+        """Where both present slots are damaged, the file is, whatever it held before it grew."""
+        place = tmp_path / "place"
+        checkpoint = FileCheckpoint(place)
+        for n in range(40):
+            checkpoint.save({"n": n, "ids": ["x" * 16] * n})
+        checkpoint.release()
+        content = bytearray(place.read_bytes())
+        for offset in (n for n in range(len(content)) if content[n : n + 1] == b"#"):
+            content[offset + 40] ^= 1
+        place.write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged"):
+            FileCheckpoint(place).load()
+
+    def test_a_forked_child_does_not_keep_it(self, tmp_path):
+        """The file is free when the parent lets go of it, although a child lives on."""
+        place = tmp_path / "place"
+        program = (
+            "import os, sys, time\n"
+            "from ensign_sync import FileCheckpoint\n"
+            "mine = FileCheckpoint(sys.argv[1]); mine.save({'a': 1})\n"
+            "child = os.fork()\n"
+            "if not child: time.sleep(60)\n"
+            "mine.release(); print(FileCheckpoint(sys.argv[1]).load()); os.kill(child, 9); os.wait()\n"
+        )
+        result = subprocess.run([sys.executable, "-c", program, str(place)], stdout=subprocess.PIPE, timeout=LIMIT)
+        assert result.stdout == b"{'a': 1}\n"
 
     def test_it_cannot_be_written(self, client, tmp_path):
         """The error names the file."""

@@ -210,6 +210,23 @@ class TestRun:
         self.run(sub, lambda event: event.nack(), lambda: sub.stats()["nacked"] == 4)
         assert sub.stats()["acked"] == 0
 
+    def test_closing_ends_a_retry(self, client):
+        """Nobody waits for a pause that is long."""
+        client.publish("weather", b"x")
+        failed = threading.Event()
+
+        def handle(event):
+            failed.set()
+            raise ValueError("mine")
+
+        sub = client.subscribe("weather")
+        thread = threading.Thread(target=sub.run, args=(handle, 1, Redeliver(9, 60.0)))
+        thread.start()
+        assert failed.wait(LIMIT)
+        client.close()
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
     @pytest.mark.parametrize("workers", [1, 2])
     def test_what_ends_the_subscription(self, client, workers):
         """An error of the subscription is raised here, and one that is no Exception too."""

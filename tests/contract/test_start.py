@@ -6,8 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ensign_sync import RLID, UnknownTopicError
+from ensign_sync import RLID, EnsignRPCError, UnknownTopicError
 from ensign_sync.node import Node
+from ensign_sync.streams.log import Log
 from tests.waiting import eventually
 
 LIMIT = 30.0
@@ -176,6 +177,37 @@ class TestTopics:
             client.publish("other", b"x")
             assert take(sub, 1) == [b"x"]
 
+    def test_destroyed_and_made_anew_later(self, client, node):
+        """When its name is there again, everything in it is delivered."""
+        gaps = []
+        with node.client(heartbeat=0.2) as reader, reader.subscribe("weather", on_gap=gaps.append) as sub:
+            client.create_topic("other")  # a project without topics would end the stream
+            client.destroy_topic("weather")
+            eventually(lambda: gaps)
+            client.create_topic("weather")
+            client.publish("weather", numbered(2))
+            assert take(sub, 2) == numbered(2)
+
+    def test_a_stream_that_is_lost_while_it_opens(self, node, client, monkeypatch):
+        """What came on the first one says nothing of the second, and topics may be others by then."""
+        original, done = Log.leaves_duplicates_out, []
+
+        def slow(log, timeout):
+            if not done:
+                done.append(client.publish("weather", b"early"))
+                eventually(lambda: node.events("weather"))
+                node.faults.unregister_window(1.0)
+                client.create_topic("new")
+                node.faults.close_streams()
+                eventually(lambda: node.faults.struck.get("unregister_window"))
+            return original(log, timeout)
+
+        monkeypatch.setattr(Log, "leaves_duplicates_out", slow)
+        with node.client() as reader, reader.subscribe(start="earliest") as sub:
+            client.publish("weather", b"in the window")
+            client.publish("new", b"of the new one")
+            assert sorted(take(sub, 3)) == [b"early", b"in the window", b"of the new one"]
+
     def test_archived(self, client):
         """An archived topic is read like any."""
         client.publish("weather", numbered(3))
@@ -278,10 +310,38 @@ class TestNoHealing:
                 assert sorted(take(sub, 6)) == sorted(numbered(3) * 2)
                 assert sub.stats()["gaps"] == 0
 
+    def test_reads_that_fail(self, client, monkeypatch, caplog):
+        """Whatever a read fails with, it is made again; somebody is told where that goes on."""
+        original, failures = Log.rows, [RuntimeError("no thread"), *[EnsignRPCError("EnSQL", "INTERNAL", "full")] * 6]
+
+        def fail(*args, **options):
+            if failures:
+                raise failures.pop()
+            return original(*args, **options)
+
+        monkeypatch.setattr(Log, "rows", fail)
+        client.publish("weather", b"x")
+        with client.subscribe("weather", start="earliest") as sub:
+            assert take(sub, 1) == [b"x"]
+        assert [r for r in caplog.records if "broke off" in r.getMessage() and r.levelname == "WARNING"]
+
+    def test_queries_that_are_refused(self, client, monkeypatch):
+        """After a few the log is given up, and the pauses grow meanwhile."""
+        calls, gaps = [], []
+
+        def refuse(*args, **options):
+            calls.append(args)
+            raise EnsignRPCError("EnSQL", "INVALID_ARGUMENT", "unknown topic in query")
+
+        monkeypatch.setattr(Log, "rows", refuse)
+        with client.subscribe("weather", start="earliest", on_gap=gaps.append) as sub:
+            eventually(lambda: gaps)
+            assert 2 <= len(calls) <= 6
+            client.publish("weather", b"x")
+            assert take(sub, 1) == [b"x"]
+
     def test_a_key_that_may_not_query(self, node, client, monkeypatch):
         """The same for a log that cannot be read."""
-        from ensign_sync import EnsignRPCError
-        from ensign_sync.streams.log import Log
 
         def refuse(*args, **options):
             error = EnsignRPCError("EnSQL", "PERMISSION_DENIED", "not authorized to perform this action")
