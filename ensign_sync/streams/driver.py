@@ -309,8 +309,8 @@ class StreamDriver:
                 self._hooks.on_disconnect(self._outage(error, history.attempts, now - lost_at))
             log = logger.info if history.attempts or deliberate else logger.warning
             log("%s stream lost, next try in %.2f s: %s", self.machine.role, pause, error)
-            renewed = history.token_renewed or retry.is_token_refused(error)
-            history = history._replace(attempts=history.attempts + 1, token_renewed=renewed)
+            refusals = history.refusals + 1 if retry.is_token_refused(error) else 0
+            history = history._replace(attempts=history.attempts + 1, refusals=refusals)
             self._line.pause(pause, self._wake)
             self._wake.clear()
 

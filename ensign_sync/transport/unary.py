@@ -193,7 +193,7 @@ class Unary:
                 unreachable = error if isinstance(error, ConnectionError) else None
                 history = history._replace(
                     attempts=history.attempts + 1,
-                    token_renewed=history.token_renewed or retry.is_token_refused(error),
+                    refusals=history.refusals + 1 if retry.is_token_refused(error) else 0,
                 )
                 if failed_tries is not None and not retry.is_token_refused(error):
                     failed_tries.append(error)

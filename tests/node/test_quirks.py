@@ -249,7 +249,7 @@ class TestQueries:
         for caller, there in ((raw, False), (raw_friendly, True)):
             put(caller, data(1))
             (row,) = caller.rows("SELECT * FROM weather")
-            assert (row.committed_ns is not None) is there
+            assert (row.committed is not None) is there
 
     def test_offset_of_an_event(self, raw_friendly):
         """Friendly: OFFSET takes an event's id, which comes first then."""

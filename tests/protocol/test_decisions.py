@@ -54,12 +54,15 @@ def test_lasting_faults_are_not(error):
     assert retry.decide(error, History(), 0.5, POLICY) is None
 
 
-def test_a_refused_token_is_renewed_once():
-    """UNAUTHENTICATED is worth one more try, at once."""
+def test_a_refused_token_is_renewed():
+    """UNAUTHENTICATED is worth another try, at once, and a few more."""
     error = EnsignRPCError("Publish", "UNAUTHENTICATED", "invalid credentials")
     assert retry.is_token_refused(error)
     assert retry.decide(error, History(), 0.5, POLICY) == 0.0
-    assert retry.decide(error, History(token_renewed=True), 0.5, POLICY) is None
+    for refusals in range(1, retry.MOST_REFUSALS):
+        expected = 0.5 * retry.interval(refusals, POLICY)
+        assert retry.decide(error, History(refusals=refusals), 0.5, POLICY) == expected
+    assert retry.decide(error, History(refusals=retry.MOST_REFUSALS), 0.5, POLICY) is None
 
 
 def test_giving_up_after_a_time():
