@@ -55,10 +55,9 @@ class _Topic:
             heapq.heappop(smallest)
         return smallest[0] if smallest else None
 
-    def forget_up_to(self, id: Optional[bytes]) -> None:
+    def forget_up_to(self, id: bytes) -> None:
         """Forget the acknowledgements that are no news there; those above may be of a program before this one."""
-        if id is not None:
-            self.acked = {acked for acked in self.acked if acked > id}
+        self.acked = {acked for acked in self.acked if acked > id}
 
     def position(self) -> Resume:
         if self.last is None:
@@ -108,7 +107,7 @@ class Positions:
         if topic is None:
             return False
         first = topic.first_pending()
-        if topic.pending.pop(id, None) is None:
+        if first is None or topic.pending.pop(id, None) is None:
             return False
         if id == first:
             return True  # the next one is the first now

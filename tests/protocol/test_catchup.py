@@ -282,7 +282,9 @@ def live_at_the_end_of_a_read():
     read = machine.next_read()
     machine.live(events[1], True)
     assert machine.row(read, events[0])
+    assert not machine.is_live(topics["a"])
     machine.ended(read, True)
+    assert machine.is_live(topics["a"]) and not machine.is_live(b"another")
     assert had(machine) == events[:2]
     assert machine.next_read() is None
     machine.live(events[2], True)

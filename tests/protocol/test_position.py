@@ -149,6 +149,15 @@ def test_what_is_saved():
     what_is_saved()
 
 
+def test_topics_that_did_not_begin():
+    """What was saved of them is saved again."""
+    positions = Positions()
+    at = Resume(TOPIC, id_of(3), (id_of(5),), id_of(4), 3)
+    positions.keep({"a": at, "b": at})
+    positions.begin("b", Resume(TOPIC, b"", (), None, -1))
+    assert load(positions.save()) == {"a": at, "b": Resume(TOPIC, b"", (), None, -1)}
+
+
 def test_one_event_that_stays_open():
     """However many are acknowledged above it, what is kept is bounded; the others come again."""
     positions = Positions()
