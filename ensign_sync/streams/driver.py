@@ -327,10 +327,10 @@ class StreamDriver:
             with Turn(call) as turn:
                 self._turn, self._asked = turn, False
                 decode = self._decode
-                receive, take = self._receive, self._take_straight or _takes_none
+                receive, take = self._receive, self._take_straight
                 for data in turn.messages:
                     frame = decode(data)
-                    if take(frame):
+                    if take is not None and take(frame):
                         progressed = True
                         continue
                     receive(frame)
@@ -511,11 +511,6 @@ class Stream:
     def channel_threads(self) -> List[threading.Thread]:
         """Return the transport's threads that end with the channel."""
         return self._driver.channel_threads()
-
-
-def _takes_none(frame: Any) -> bool:
-    """Leave every frame to the machine."""
-    return False
 
 
 def _nothing() -> None:

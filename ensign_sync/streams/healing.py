@@ -44,6 +44,9 @@ _MOST_EARLY = 64 * 2**20
 #: How long a read of the log may give no row, and how long other questions to the server may take, in seconds.
 PATIENCE = 30.0
 
+#: A server that has not answered within so many seconds may still do so, however short the heartbeat.
+_SHORTEST_ANSWER = 5.0
+
 #: The pauses between reads that fail.
 _PAUSES = Reconnect(initial=0.05, maximum=5.0)
 
@@ -571,7 +574,7 @@ class Healing:
         if not self._may_ask_names:
             return True
         try:
-            ids = self._log.ids(min(PATIENCE, self._heartbeat))
+            ids = self._log.ids(min(PATIENCE, max(self._heartbeat, _SHORTEST_ANSWER)))
         except (EnsignTimeoutError, EnsignConnectionError) as error:
             if not self._closed:
                 logger.info("the server does not answer, the subscription is opened anew: %s", error)
