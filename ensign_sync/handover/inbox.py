@@ -94,11 +94,6 @@ class Inbox:
             self._givers -= 1
             self._patient_givers -= low
 
-    @holding("_lock")
-    def wake_givers(self) -> None:
-        """Have those who wait for room look again."""
-        self._emptied.notify_all()
-
     def get(self, deadline: Optional[Deadline] = None) -> Any:
         """Take the oldest item, blocking while there is none.
 

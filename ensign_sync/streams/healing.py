@@ -96,7 +96,7 @@ class Healing:
     """The catch-up of one subscription. Any thread may call any method.
 
     Attributes:
-        counts: received, gaps, reads.
+        counts: gaps, reads.
         last_error: Why the last read broke off that did.
     """
 
@@ -112,7 +112,7 @@ class Healing:
         all_topics: bool,
         clock: Optional[Clock] = None,
     ) -> None:
-        self.counts: Dict[str, int] = {"received": 0, "gaps": 0, "reads": 0}
+        self.counts: Dict[str, int] = {"gaps": 0, "reads": 0}
         self._machine = CatchUp()
         self._inbox, self._log, self._plan, self._doors, self._progress = inbox, log, plan, doors, progress
         self._watchdog, self._heartbeat, self._all_topics = watchdog, heartbeat, all_topics
@@ -130,6 +130,7 @@ class Healing:
         self._open_topics: Optional[Mapping[str, bytes]] = None  # of the stream, while it is open
         self._running = self._closed = False
         self._thread: Optional[threading.Thread] = None
+        self._leaving: Optional[threading.Thread] = None  # the last one, which may not have ended yet
         self._wake = Signal()
         self._cancel: Callable[[], None] = _nothing
         self._failures = 0  # of reads, in a row
@@ -140,7 +141,7 @@ class Healing:
         self._may_ask_names = True
         self._names_due = False
         self._asked_names_at = self._clock.now()
-        self._heard_at = self._looked_at = self._clock.now()
+        self._heard_at = self._clock.now()
         self._stage = len(IDLE_SECONDS)
         self._watched: Optional[Watched] = None
         self._told_full = False
@@ -294,7 +295,6 @@ class Healing:
         """End it; does not wait for the thread."""
         self._close()
         self._wake.set()
-        self._inbox.wake_givers()
         if self._watched is not None:
             self._watchdog.remove(self._watched)
 
@@ -306,8 +306,7 @@ class Healing:
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the healer; returns its name if it did not stop."""
-        thread = self._thread
-        return gather([thread] if thread is not None else [], deadline)
+        return gather([thread for thread in (self._thread, self._leaving) if thread is not None], deadline)
 
     # what the machine has said; all of it needs the lock
 
@@ -315,7 +314,6 @@ class Healing:
         if self._machine.begins:
             self._note_begins()
         passed, self._machine.deliveries = self._machine.deliveries, []
-        self.counts["received"] += len(passed)
         names, progress, put, special = self._names, self._progress, self._inbox.put, self._special
         for one in passed:
             delivery = one.delivery
@@ -415,7 +413,7 @@ class Healing:
             read = self._machine.next_read()
             if read is not None:
                 return functools.partial(self._read, read)
-        self._thread = None
+        self._leaving, self._thread = self._thread, None
         return None
 
     def _tell_full(self) -> None:
