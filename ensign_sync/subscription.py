@@ -291,7 +291,6 @@ class Subscription:
             self._stream.progress.done(event.topic, id)
         if wanted.at_end:
             self._stream.stop()  # what was asked for is all there
-            self._inbox.close()
         return wants
 
     def _answered(self, event: Event, state: EventState) -> bool:

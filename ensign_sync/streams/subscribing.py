@@ -134,19 +134,18 @@ class SubscribeStream(Stream):
             self.progress.done(topic, delivery.id)
 
     def stop(self) -> None:
-        """Cancel the stream and read no more; what is there can still be taken and acknowledged."""
+        """Cancel the stream, read no more and end the inbox; what was handed out can still be acknowledged."""
         self._driver.change(lambda machine: None if machine.over else machine.close())
         self._driver.stop()
         self._end()
-        self.inbox.close(drop=False)
+        self.inbox.close()
 
     def close(self) -> None:
-        """Cancel the stream and end the inbox; does not wait for the threads.
+        """Do that, and be done with the checkpoint too; does not wait for the threads.
 
         The checkpoint is let go of when nobody works any more on what was handed out.
         """
         self.stop()
-        self.inbox.close()
         if not self._working:
             self.progress.close()
 

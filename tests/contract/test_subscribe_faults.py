@@ -21,7 +21,7 @@ from tests.load import LIMIT, Load, strike
 from tests.size import by_size
 from tests.waiting import eventually
 
-EVENTS = by_size(2_000, 1_000, 4_000, 20_000)
+EVENTS = by_size(2_000, 1_000, 2_000, 20_000)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def each():
 class TestCuts:
     """Connections that are cut at random moments."""
 
-    CUTS = by_size(10, 5, 30, 100)
+    CUTS = by_size(10, 5, 20, 100)
 
     def test_no_holes(self, node, transport):
         """Whatever the stream misses while it is down is there, in its place."""
@@ -122,7 +122,7 @@ class TestCuts:
 class TestKills:
     """A server that is killed and started again."""
 
-    KILLS = by_size(2, 1, 4, 10)
+    KILLS = by_size(2, 1, 3, 10)
 
     def test_no_holes(self, tmp_path, transport):
         """The subscription goes on where it was."""
@@ -156,11 +156,11 @@ class TestKills:
 class TestWindow:
     """A server that does not know a subscriber yet for a while after it has said Ready."""
 
-    CUTS = by_size(3, 2, 10, 30)
+    CUTS = by_size(3, 2, 5, 30)
 
     def test_no_holes(self, node, transport):
         """What passes in that window is read from the log, also when nothing comes after it."""
-        node.faults.unregister_window(by_size(200, 200, 1000, 1000) / 1000)
+        node.faults.unregister_window(by_size(200, 200, 500, 1000) / 1000)
         reader, consumer = subscribed(node)
         with reader, node.client() as client:
             load = Load(client, each(), 9)
@@ -182,7 +182,7 @@ class TestWindow:
 class TestSlowReader:
     """A program that does not read for a while."""
 
-    SIZE = by_size(3_000, 3_000, 10_000, 40_000)
+    SIZE = by_size(3_000, 3_000, 5_000, 40_000)
 
     @pytest.mark.parametrize("size", [1, 100, 1000])
     def test_a_small_buffer(self, node, transport, size):
@@ -200,7 +200,7 @@ class TestSlowReader:
     @pytest.mark.ends
     def test_a_program_that_stands_still(self, transport):
         """Stopped as a whole it lets the server's buffer overflow, which drops events and says nothing."""
-        count = by_size(60_000, 50_000, 60_000, 80_000)
+        count = by_size(50_000, 50_000, 50_000, 80_000)
         with Node(topics=["weather"], process=True) as node:
             program = Program(node, transport)
             try:
@@ -242,7 +242,7 @@ client.close()
 """
 
     def __init__(self, node, transport):
-        count = by_size(60_000, 50_000, 60_000, 80_000) + 2
+        count = by_size(50_000, 50_000, 50_000, 80_000) + 2
         env = {**os.environ, **node.env(), "ENSIGN_SYNC_TRANSPORT": transport}
         arguments = [sys.executable, "-c", self.TEXT, str(count)]
         self._process = subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, universal_newlines=True)
@@ -282,7 +282,7 @@ client.close()
 class TestEverything:
     """All of it at once."""
 
-    STRIKES = by_size(10, 5, 40, 100)
+    STRIKES = by_size(10, 5, 20, 100)
 
     def test_no_holes(self, tmp_path, transport):
         """Cuts, kills, closed streams, a window, steps of the clock, expired tokens and a slow reader."""
@@ -336,7 +336,7 @@ class TestSteps:
 @pytest.mark.ends
 def test_memory(node, transport):
     """A reader that is slower than a firehose stays in bounded memory."""
-    count = by_size(20_000, 10_000, 30_000, 1_000_000)
+    count = by_size(10_000, 10_000, 10_000, 1_000_000)
     payload = b"x" * 2_000
     reader, consumer = subscribed(node, max_buffered=100)
     go_on = threading.Event()

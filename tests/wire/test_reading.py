@@ -10,7 +10,7 @@ from ensign_sync.protocol.frames import Delivery
 from ensign_sync.wire import codec, reading
 from tests.size import by_size
 
-MANY = settings(max_examples=by_size(300, 200, 2_000, 50_000), deadline=None)
+MANY = settings(max_examples=by_size(300, 100, 500, 50_000), deadline=None)
 TEXT = st.text(max_size=20)
 SIZES = st.sampled_from([1, 5, 100, 127, 128, 129, 300, 16_383, 16_384, 20_000, 2_097_151, 2_097_152])
 
