@@ -218,5 +218,5 @@ def test_a_mutant_is_caught(name):
     exec(compile(source.replace(old, new), "mutant", "exec"), module.__dict__)
     with pytest.raises((AssertionError, LookupError)):
         what_is_saved(module)
-        for seed in range(by_size(500, 500, 500, 5_000)):
+        for seed in range(by_size(3_000, 3_000, 3_000, 10_000)):
             live_through(seed, 150, module)
