@@ -216,9 +216,7 @@ class Subscription:
         delivery, topic, refused = event._delivered
         if self._stream.ended.wait(retry.pause(refused)):
             return None
-        again = self._decode(delivery, topic)
-        again._handle, again._delivered = self, (delivery, topic, refused + 1)
-        return again
+        return self._made((delivery, topic, refused + 1))
 
     def close(self) -> None:
         """End the subscription: what was not handed out is dropped, unacknowledged.
@@ -274,12 +272,21 @@ class Subscription:
 
     def _hand_out(self, item: Tuple[Any, str, int]) -> Optional[Event]:
         """Make the event of what arrived; None if the query does not want it, and then it is done with."""
-        delivery, topic, _ = item
+        event = self._made(item)
+        if event is not None:
+            self._delivered += 1
+        return event
+
+    def _made(self, item: Tuple[Any, str, int]) -> Optional[Event]:
+        delivery, topic, refused = item
         event = self._decode(delivery, topic)
-        if self._wanted is not None and not self._filtered(self._wanted, event, delivery.id):
-            return None
+        wanted = self._wanted
+        if wanted is not None:
+            if refused:
+                wanted.again(event)
+            elif not self._filtered(wanted, event, delivery.id):
+                return None
         event._handle, event._delivered = self, item
-        self._delivered += 1
         return event
 
     def _filtered(self, wanted: ensql.Filter, event: Event, id: bytes) -> bool:

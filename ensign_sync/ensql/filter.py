@@ -44,10 +44,17 @@ class Filter:
         if self._left is not None:
             self._left -= 1
             self.at_end = self._left <= 0
+        self._project(event, record)
+        return True
+
+    def again(self, event: Event) -> None:
+        """Give an event that was wanted before the payload that the query asks for; it does not count once more."""
+        self._project(event, self._record(event, b""))
+
+    def _project(self, event: Event, record: Record) -> None:
         fields = self._plan.project(record)
         if fields is not None:
             event.data, event.mimetype = json.dumps(fields).encode("utf-8"), mimetypes.ApplicationJSON
-        return True
 
     def _record(self, event: Event, id: bytes) -> Record:
         data: Any = None

@@ -2,7 +2,7 @@
 
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
 
-from ..exceptions import EnsignError, InvalidQueryError
+from ..exceptions import EnsignError
 from ..ids import ULID
 from ..transport.unary import Rows, Unary
 
@@ -79,6 +79,6 @@ class Log:
                 first: Any = next(iter(rows), None)
             finally:
                 rows.cancel()
-        except (EnsignError, InvalidQueryError):
+        except EnsignError:
             return False
         return first is not None and first.topic_id == id

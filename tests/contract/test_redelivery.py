@@ -129,6 +129,24 @@ class TestQuery:
         with client.subscribe("weather", query="SELECT * FROM weather WHERE n > 1 LIMIT 2", start="earliest") as sub:
             assert [event.decode()["n"] for event in sub] == [2, 3]
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_what_comes_again(self, client, workers):
+        """It has the selected fields each time, and counts once."""
+        client.publish("weather", [{"n": n, "more": "x"} for n in range(4)])
+        had = []
+
+        def handle(event):
+            had.append(event.decode())
+            if had.count({"n": 1}) == 1 and event.decode() == {"n": 1}:
+                raise ValueError("mine")
+            if len(had) == 4:
+                sub.close()
+
+        sub = client.subscribe(query="SELECT n FROM weather WHERE n > 0 LIMIT 4", start="earliest")
+        sub.run(handle, workers=workers, retry=FAST)
+        assert sorted(event["n"] for event in had) == [1, 1, 2, 3]
+        assert all(list(event) == ["n"] for event in had)
+
     def test_errors(self, client):
         """Point at the place."""
         with pytest.raises(InvalidQueryError, match="position"):

@@ -205,7 +205,7 @@ def live_through(seed, steps, memory, worse=(), hidden=0.0):
     return client
 
 
-MANY = settings(max_examples=by_size(100, 50, 200, 20_000), deadline=None)
+MANY = settings(max_examples=by_size(100, 100, 500, 20_000), deadline=None)
 SEEDS, STEPS = st.integers(0, 2**32), st.integers(1, 300)
 
 

@@ -127,7 +127,7 @@ WORLDS = {
     "start": lambda seed: model.begin(seed, seed % 300, seed % 400),
     "end": lambda seed: model.at_the_end(seed, seed % 50, seed % 70, seed % 2 == 0),
 }
-TRIES = by_size(200, 200, 200, 3_000)
+TRIES = by_size(300, 300, 300, 3_000)
 
 
 def first_failure():
