@@ -22,12 +22,12 @@ from .handover.locking import holding
 from .handover.receipt import PublishFuture
 from .settings import Reconnect, Redeliver
 from .status import ServerStatus
-from .streams.batch import Batch, hand_over, outcome_of_future, prepare, publish_alone
+from .streams.batch import PLAIN, Batch, Encode, encode_for, hand_over, outcome_of_future, prepare, publish_alone
 from .streams.connection import Connection, Options
 from .streams.driver import Outage
 from .streams.publishing import Window, request_limit
 from .subscription import Asked as Wish
-from .subscription import Gap, Subscription, open_subscription
+from .subscription import Gap, Subscription, open_subscription, spelling
 
 logger = logging.getLogger("ensign_sync")
 
@@ -56,6 +56,8 @@ class Ensign(Catalog):
         max_in_flight, max_in_flight_bytes: How much may be unacknowledged at once; publishing waits beyond it.
         resend: Send what was not acknowledged again on the next connection (the server may then have it twice);
             False fails it instead.
+        idempotent: Before an event is sent again, look in the log whether it is stored, so that it is not there twice
+            (docs/publishing.rst). Each event gets a pair of metadata for that, ``ensign-sync-id``.
         reconnect: The pauses between tries.
         heartbeat: Every so many seconds a subscription sees whether the server still answers, and whether the names of
             its topics still mean what they meant.
@@ -83,6 +85,7 @@ class Ensign(Catalog):
         max_in_flight: int = 512,
         max_in_flight_bytes: int = 64 * 2**20,
         resend: bool = True,
+        idempotent: bool = False,
         reconnect: Reconnect = Reconnect(),  # noqa: B008 - immutable
         heartbeat: float = 30.0,
         tls: Any = None,
@@ -100,12 +103,14 @@ class Ensign(Catalog):
         if not heartbeat > 0:
             raise EnsignSettingsError(f"heartbeat must be a positive number of seconds, got {heartbeat!r}")
         self._timeout = float(timeout)
+        self._idempotent = bool(idempotent)
         self._cache = None if disable_topic_cache else {}
         self._options = Options(
             window=Window(max_in_flight, max_in_flight_bytes, request_limit(channel_options)),
             resend=resend,
             reconnect=reconnect,
             channel_options=tuple(channel_options),
+            spelling=spelling,
             heartbeat=float(heartbeat),
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
@@ -125,6 +130,7 @@ class Ensign(Catalog):
         on_nack: Optional[Callable[[Any], Any]] = None,
         ensure_exists: bool = False,
         timeout: Optional[float] = None,
+        idempotent: Optional[bool] = None,
     ) -> List[Ack]:
         """Store events; blocks until the server has acknowledged every one.
 
@@ -138,6 +144,7 @@ class Ensign(Catalog):
             on_nack: Called with each Nack; such events then leave None in the list instead of an error.
             ensure_exists: Make the topic if it does not exist.
             timeout: See the class.
+            idempotent: Overrides the client's.
 
         Returns:
             The acks, in the order of the events.
@@ -153,13 +160,15 @@ class Ensign(Catalog):
         self._check_topic(topic)
         patience = self._patience(timeout)
         if len(events) == 1 and type(events[0]) in _ALONE and on_ack is on_nack is None and not ensure_exists:
-            alone = publish_alone(self._connected(), topic, events[0], patience)
+            encode = self._encode(topic, patience, idempotent)
+            alone = publish_alone(self._connected(), topic, events[0], patience, encode)
             if alone is not None:
                 return alone
         objects, whole = _spread(events)
         if ensure_exists:
             self._ensure(topic, patience.remaining)
-        batch = Batch(self._connected(), topic, patience, on_ack, on_nack)
+        encode = self._encode(topic, patience, idempotent)
+        batch = Batch(self._connected(), topic, patience, on_ack, on_nack, encode)
         if whole:
             batch.publish_all(objects)
         else:
@@ -176,6 +185,7 @@ class Ensign(Catalog):
         on_ack: Optional[Callable[[Any], Any]] = None,
         on_nack: Optional[Callable[[Any], Any]] = None,
         timeout: Optional[float] = None,
+        idempotent: Optional[bool] = None,
     ) -> int:
         """Store the events of an iterable of any length, in bounded memory; blocks until all are acknowledged.
 
@@ -183,11 +193,15 @@ class Ensign(Catalog):
         index of the item first in ``failures``. Returns how many events were acknowledged.
         """
         self._check_topic(topic)
-        batch = Batch(self._connected(), topic, self._patience(timeout), on_ack, on_nack)
+        patience = self._patience(timeout)
+        encode = self._encode(topic, patience, idempotent)
+        batch = Batch(self._connected(), topic, patience, on_ack, on_nack, encode)
         batch.publish_each(event_iterator)
         return batch.acknowledged
 
-    def submit(self, topic: str, event: Any, timeout: Optional[float] = None) -> "PublishFuture":
+    def submit(
+        self, topic: str, event: Any, timeout: Optional[float] = None, idempotent: Optional[bool] = None
+    ) -> "PublishFuture":
         """Hand an event over and go on; returns a ``concurrent.futures.Future`` of its Ack.
 
         Blocks for at most ``timeout`` seconds, for a first connection and for room in the window; an unknown topic
@@ -201,7 +215,10 @@ class Ensign(Catalog):
             self._patience(timeout)  # which checks it
         connection = self._connected()
         stream = connection.publisher()
-        item, payload = prepare(event, stream)
+        encode = PLAIN
+        if self._idempotent if idempotent is None else idempotent:
+            encode = encode_for(connection, topic, self._patience(timeout))
+        item, payload = prepare(event, stream, encode)
         future = PublishFuture(connection.post, outcome_of_future, item)
         hand_over(connection, stream, topic, payload, future, self._patience, timeout)
         item._handle = future
@@ -409,6 +426,11 @@ class Ensign(Catalog):
             auth_url=self._node.auth_url,
             credentials=settings.Credentials(self._node.client_id, self._node.client_secret),
         )
+
+    def _encode(self, topic: str, patience: Patience, idempotent: Optional[bool]) -> Encode:
+        if not (self._idempotent if idempotent is None else idempotent):
+            return PLAIN
+        return encode_for(self._connected(), topic, patience)
 
     def _patience(self, timeout: Optional[float]) -> Patience:
         if timeout is not None:

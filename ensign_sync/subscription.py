@@ -353,7 +353,6 @@ def open_subscription(connection: Connection, asked: Asked, patience: Patience, 
         asked.redeliver,
         _gap_door(connection, asked.on_gap),
         _dead_letter_door(connection, asked.on_dead_letter),
-        spelling,
     )
     stream = connection.subscriber(topics, inbox, wish)
     try:

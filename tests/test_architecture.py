@@ -39,7 +39,7 @@ RULES = {
     "handover": ["exceptions", "handover"],
     "transport": ["values", "wire", "handover", "transport", "protocol.retry", "protocol.tokens", "protocol.frames"]
     + ["grpc", "requests"],
-    "streams": ["values", "protocol", "wire.codec", "wire.methods", "handover", "transport", "streams"],
+    "streams": ["values", "protocol", "wire.codec", "wire.keys", "wire.methods", "handover", "transport", "streams"],
     "client": ["values", "ensql", "streams", "transport", "handover", *CLIENT, "node.embedded"],
     **dict.fromkeys(["publisher", "subscriber", "decorators"], ["values", "client"]),
     "ensign": ["values", "client", "decorators"],

@@ -22,6 +22,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from .frames import Delivery
+from .search import Search
 
 #: A server keeps so many events for a subscriber and drops what comes beyond them, so a drop can only follow as many
 #: that were received without a pause.
@@ -97,39 +98,6 @@ class _Held(NamedTuple):
     stepped: bool  # the server's clock went back before it
 
 
-class _Search:
-    """Looks for the smallest n whose row is none or later than ``after``, one row at a time.
-
-    Where only the reading has to begin, not exactly there but not after it, it ends when little is left to skip.
-    """
-
-    def __init__(self, after: bytes, hint: int, expected: Optional[int]) -> None:
-        self.after = after
-        self.expected = expected  # how many rows there should be up to there
-        self.last_row, self.last_id = -1, None  # type: int, Optional[bytes]
-        self.bound: Optional[int] = None
-        self._step = 1
-        self.probe = max(hint, 0)
-
-    def tell(self, id: Optional[bytes]) -> bool:
-        """Take the row that was asked for, None if there is none; returns whether the search is over."""
-        if id is not None and id <= self.after:
-            self.last_row, self.last_id = self.probe, id
-        else:
-            self.bound = self.probe
-        if self.bound is None:
-            self.probe = self.last_row + self._step
-        elif self.last_row < 0 and self.bound > self._step:
-            self.probe = self.bound - self._step
-        else:
-            self.probe = (self.last_row + self.bound) // 2
-        self._step *= 2
-        if self.bound is None:
-            return False
-        near_enough = 1 if self.expected is not None else max(1, self.bound // 16)
-        return self.bound - self.last_row <= near_enough
-
-
 class _Topic:
     """What is known of one topic."""
 
@@ -145,7 +113,7 @@ class _Topic:
         self.behind = self.dirty = True
         self.spilled = False
         self.held: Dict[bytes, _Held] = {}
-        self.search: Optional[_Search] = None
+        self.search: Optional[Search] = None
         self.read: Optional[Read] = None  # under way
         self.rows = 0  # of it
         self.last_read = 0
@@ -228,7 +196,7 @@ class CatchUp:
         topic = self._add(_Topic(id, floor))
         topic.look_back = look_back
         if floor != BEFORE_ALL:
-            topic.search = _Search(floor, hint, None)
+            topic.search = Search(floor, hint)
 
     def resume(self, name: str, id: bytes, floor: bytes, seen: Iterable[bytes], anchor: bytes, row: int) -> None:
         """Begin a topic where a subscription before this one ended; ``anchor`` is the event in a row of the log."""
@@ -476,7 +444,7 @@ class CatchUp:
         self.begins.append(Begun(topic.id, topic.floor, anchor, row))
         if looks_back:
             topic.end = end
-            topic.search = _Search(topic.floor, topic.row, None)
+            topic.search = Search(topic.floor, topic.row)
 
     def _caught_up(self, topic: _Topic) -> None:
         held = [one for one in topic.held.values() if not self._was_had(topic, one)]
@@ -497,7 +465,7 @@ class CatchUp:
         anchor = topic.anchor or BEFORE_ALL
         above = {id for id in (*topic.seen, *topic.done, anchor) if topic.floor < id <= anchor}
         expected = topic.row + 1 - len(above)
-        topic.search = _Search(topic.floor, expected, expected)
+        topic.search = Search(topic.floor, expected, expected)
 
     def _searched(self, topic: _Topic, id: Optional[bytes]) -> None:
         topic.read, search = None, topic.search

@@ -15,6 +15,7 @@ __all__ = [
     "CloseStream",
     "Delivery",
     "HalfClose",
+    "Keyed",
     "Nack",
     "OpenStream",
     "Payload",
@@ -40,6 +41,22 @@ class Pieces:
 
     def __bytes__(self) -> bytes:
         return b"".join(self.pieces)
+
+
+class Keyed(Pieces):
+    """An encoded event that can be told from all others when it is seen in the log.
+
+    Attributes:
+        key: What no other event has in its metadata.
+        made_at: When it was made, by a clock that never steps, in seconds.
+    """
+
+    __slots__ = ("key", "made_at")
+
+    def __init__(self, pieces: Tuple[bytes, ...], key: bytes, made_at: float) -> None:
+        super().__init__(pieces)
+        self.key = key
+        self.made_at = made_at
 
 
 #: An encoded event.

@@ -7,11 +7,16 @@ from ..exceptions import EnsignError, ProtocolError
 
 
 class State(enum.Enum):
-    """Where a stream is. WAITING means between two connections, FAILED that there will be no other."""
+    """Where a stream is.
+
+    WAITING means between two connections, FAILED that there will be no other, CHECKING that the log is searched for
+    what an earlier connection may have stored.
+    """
 
     IDLE = "IDLE"
     OPENING = "OPENING"
     OPEN = "OPEN"
+    CHECKING = "CHECKING"
     DRAINING = "DRAINING"
     CLOSING = "CLOSING"
     CLOSED = "CLOSED"
@@ -25,6 +30,7 @@ class Input(enum.Enum):
     PUBLISH = "publish"
     ABANDON = "abandon"
     REFUSE = "refuse"
+    STORED = "stored"
     DRAIN = "drain"
     CLOSE = "close"
     CONNECTED = "connected"

@@ -2,13 +2,15 @@
 
 The machine owns what is pending: each accepted event until it is acknowledged, refused or given up, in the order of
 its acceptance. An event is registered before its frame is emitted, so no ack can arrive for an unknown one. On every
-new connection the unacknowledged events are emitted again, in order, under the same local ids.
+new connection the unacknowledged events are emitted again, in order, under the same local ids; before that somebody
+looks in the log for those that can be recognised there, and says which were stored (CHECKING).
 
 Its doors:
     from the application   publish, abandon, refuse, drain, close
+    from the log           stored
     from the wire          connected, receive, lost, fail
     to the wire            frames_to_send
-    to the application     events: Opened, Settled, TopicsStale, Drained, Ended
+    to the application     events: Opened, Settled, TopicsStale, InDoubt, Drained, Ended
 """
 
 import enum
@@ -18,7 +20,8 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Name
 from ..exceptions import EnsignError, EventTooLargeError, ProtocolError
 from ..ids import ULID, is_ulid
 from ..nack import TOPIC_UNKNOWN
-from .frames import Ack, CloseStream, HalfClose, Nack, OpenStream, Payload, Publication, Ready
+from ..times import Kept
+from .frames import Ack, CloseStream, HalfClose, Keyed, Nack, OpenStream, Payload, Publication, Ready
 from .machine import Input, Machine, Opened, State, table
 
 
@@ -47,6 +50,24 @@ class TopicsStale(NamedTuple):
     """Events wait for topics that this connection does not know; somebody has to ask the server."""
 
     names: FrozenSet[str]
+
+
+class Doubt(NamedTuple):
+    """An event that an earlier connection may have stored."""
+
+    local_id: bytes
+    topic: str
+    payload: Keyed
+
+
+class InDoubt(NamedTuple):
+    """These events may have been stored; nothing is emitted until ``stored`` says which were.
+
+    ``connection`` tells this question from those of other connections.
+    """
+
+    connection: int
+    doubts: Sequence[Doubt]
 
 
 class Drained(NamedTuple):
@@ -94,7 +115,15 @@ _STAY_CLOSING = ("ABANDON", "CLOSE", "READY", "ACK", "NACK", "CLOSE_STREAM", "UN
 TRANSITIONS = table(
     {
         _S.IDLE: _row(_S.IDLE, _S.CLOSED, CONNECTED=(_S.OPENING,)),
-        _S.OPENING: _row(_S.OPENING, _S.OPENING, READY=(_S.OPEN, _S.CLOSING), UNKNOWN=(_S.OPENING,)),
+        _S.OPENING: _row(_S.OPENING, _S.OPENING, READY=(_S.OPEN, _S.CHECKING, _S.CLOSING), UNKNOWN=(_S.OPENING,)),
+        # Nothing was emitted on this connection, so no answer can come.
+        _S.CHECKING: _row(
+            _S.CHECKING,
+            _S.CLOSING,
+            STORED=(_S.OPEN, _S.CLOSING),
+            DRAIN=(_S.DRAINING,),
+            **dict.fromkeys(("ACK", "NACK", "CLOSE_STREAM", "UNKNOWN"), (_S.CHECKING,)),
+        ),
         _S.OPEN: _row(
             _S.OPEN, _S.CLOSING, DRAIN=(_S.DRAINING,), CLOSE_STREAM=(_S.OPEN,), UNKNOWN=(_S.OPEN,), **_ANSWERS
         ),
@@ -129,6 +158,7 @@ class PublishProtocol(Machine):
         topics: The topics of the last connection, name to id.
         in_flight_bytes: The payloads of the events in flight together.
         resent: How often an event was emitted again.
+        found: How many events were not, since they were in the log.
         closing: True once ``close`` was called.
         client_id: What the server keeps with the events as their publisher's.
         used: The ids of the topics that were published to.
@@ -158,7 +188,7 @@ class PublishProtocol(Machine):
         self._stale: Set[str] = set()
         self.topics: Mapping[str, bytes] = {}
         self.in_flight_bytes = 0
-        self.resent = 0
+        self.resent = self.found = 0
         self.closing = False
         self.used: Set[bytes] = set()
         self.last_ack: Optional[Ack] = None
@@ -228,6 +258,20 @@ class PublishProtocol(Machine):
         self._stale -= names
         self._advance(Input.REFUSE)
 
+    def stored(self, ids: Mapping[bytes, Kept]) -> None:
+        """Answer InDoubt: settle the events that are in the log, each with the time of it, and emit all others."""
+        self.check(Input.STORED)
+        for local_id, committed in ids.items():
+            pending = self._pending.get(local_id)
+            if pending is not None:
+                self.found += 1
+                self._settle(pending, Ack(local_id, committed))
+        self._open(Input.STORED)
+
+    def is_asking(self, connection: int) -> bool:
+        """Tell whether the InDoubt of a connection waits for its answer."""
+        return self.state is State.CHECKING and connection == self._connection
+
     def drain(self) -> None:
         """Emit nothing more on this connection, and report Drained once it owes no answer."""
         self.check(Input.DRAIN)
@@ -267,7 +311,7 @@ class PublishProtocol(Machine):
         self.check(given)
         if given is Input.ACK or given is Input.NACK:
             pending = self._pending.get(frame.id)
-            if pending is not None:
+            if pending is not None and self.state is not State.CHECKING:
                 self._answer(given, pending, frame)
         elif given is Input.READY:
             self._receive_ready(frame)
@@ -318,10 +362,23 @@ class PublishProtocol(Machine):
         self._stale = set()
         self.opened = True
         self.news.append(Opened(self.topics))
-        if self.state is State.OPENING:
-            self._move(Input.READY, State.OPEN)
-            self._emit(list(self._pending.values()))
-            self._advance(Input.READY)
+        if self.state is not State.OPENING:
+            return
+        doubts = [
+            Doubt(pending.local_id, pending.topic, pending.payload)
+            for pending in self._pending.values()
+            if pending.connection and isinstance(pending.payload, Keyed)
+        ]
+        if doubts:
+            self._move(Input.READY, State.CHECKING)
+            self.news.append(InDoubt(self._connection, doubts))
+        else:
+            self._open(Input.READY)
+
+    def _open(self, given: Input) -> None:
+        self._move(given, State.OPEN)
+        self._emit(list(self._pending.values()))
+        self._advance(given)
 
     def _answer(self, given: Input, pending: _Pending, frame: Any) -> None:
         self._owed -= 1
@@ -429,8 +486,8 @@ class PublishProtocol(Machine):
         """When closing and nobody waits any more, half-close (any earlier, the server would drop the acks) or end."""
         if not self.closing or self.unsettled:
             return
-        if self.state in (State.OPEN, State.DRAINING):
-            self._move(given if given is not Input.READY else Input.CLOSE, State.CLOSING)
+        if self.state in (State.OPEN, State.CHECKING, State.DRAINING):
+            self._move(given if given not in (Input.READY, Input.STORED) else Input.CLOSE, State.CLOSING)
             self.outgoing.append(HalfClose())
         elif self.state in (State.IDLE, State.WAITING):
             self._end(given, State.CLOSED)

@@ -24,7 +24,33 @@ Callback = Optional[Callable[[Any], Any]]
 Failure = Tuple[int, Any, Exception]
 
 
-def prepare(obj: Any, stream: PublishStream) -> Tuple[Event, Payload]:
+#: Encodes an event; raises TypeError or ValueError.
+Encode = Callable[[Event], Payload]
+
+#: What does for most; else see ``encode_for``.
+PLAIN: Encode = encode_event
+
+
+def encode_for(connection: Connection, topic: str, patience: Patience) -> Encode:
+    """Return what encodes events that are published idempotently; blocks at the first time for a topic.
+
+    Raises:
+        EnsignSettingsError: Its log cannot be searched.
+        UnknownTopicError, PublishTimeoutError, AuthenticationError, EnsignError: There is no stream to be had.
+    """
+    if not connection.is_searchable(topic):
+        for last_try in (False, True):
+            stream = ready_stream(connection, topic, patience)
+            try:
+                connection.check_log(stream, topic, patience.remaining())
+                break
+            except EnsignError as error:
+                if last_try or not error.retriable:
+                    raise
+    return connection.encode_keyed
+
+
+def prepare(obj: Any, stream: PublishStream, encode: Encode) -> Tuple[Event, Payload]:
     """Make an event of any object and encode it; returns both.
 
     Raises:
@@ -32,7 +58,7 @@ def prepare(obj: Any, stream: PublishStream) -> Tuple[Event, Payload]:
         EventTooLargeError: It does not fit into a request.
     """
     event = obj if type(obj) is Event else from_object(obj)
-    payload = encode_event(event)
+    payload = encode(event)
     if len(payload) > stream.surely_small:
         stream.check_size(payload)
     return event, payload
@@ -113,7 +139,9 @@ def outcome_of_future(event: Event, outcome: Any) -> Any:
     return NackError(outcome.code, outcome.error) if isinstance(outcome, Nack) else outcome
 
 
-def publish_alone(connection: Connection, topic: str, obj: Any, patience: Patience) -> Optional[List[Ack]]:
+def publish_alone(
+    connection: Connection, topic: str, obj: Any, patience: Patience, encode: Encode
+) -> Optional[List[Ack]]:
     """Publish one event, reading the answer on this thread, if that can be done now; returns None if it cannot.
 
     It is what ``Batch.publish_all`` does, in as few steps as there can be: they are the time that an event takes.
@@ -121,7 +149,7 @@ def publish_alone(connection: Connection, topic: str, obj: Any, patience: Patien
     stream = connection.publisher()
     if not stream.lets_read:
         return None
-    event, payload = prepare(obj, stream)
+    event, payload = prepare(obj, stream, encode)
     collector = Collector()
     try:
         event._state = _PUBLISHED
@@ -135,7 +163,7 @@ def publish_alone(connection: Connection, topic: str, obj: Any, patience: Patien
         stream.give_up(collector)
         stream.start_over()
         raise
-    batch = Batch(connection, topic, patience, None, None)
+    batch = Batch(connection, topic, patience, None, None, encode)
     batch.finish(event, collector, stream)
     acks: List[Any] = batch.acks
     return acks
@@ -150,7 +178,13 @@ class Batch:
     """
 
     def __init__(
-        self, connection: Connection, topic: str, patience: Patience, on_ack: Callback, on_nack: Callback
+        self,
+        connection: Connection,
+        topic: str,
+        patience: Patience,
+        on_ack: Callback,
+        on_nack: Callback,
+        encode: Encode,
     ) -> None:
         self.acks: List[Optional[Ack]] = []
         self.acknowledged = 0
@@ -159,6 +193,7 @@ class Batch:
         self._patience = patience
         self._on_ack = on_ack
         self._on_nack = on_nack
+        self._encode = encode
         self._collector = Collector()
         self._open: Dict[int, Event] = {}  # by index: events without an outcome, registered or not
         self._registered = 0
@@ -172,11 +207,11 @@ class Batch:
             PublishError and its kind: Some events were not acknowledged.
             TypeError, ValueError, EventTooLargeError: One cannot be sent, so nothing was.
         """
-        stream = self._connection.publisher()
+        stream, encode = self._connection.publisher(), self._encode
         events, payloads = [], []
         for obj in objects:  # as prepare does
             event = obj if type(obj) is Event else from_object(obj)
-            payload = encode_event(event)
+            payload = encode(event)
             if len(payload) > stream.surely_small:
                 stream.check_size(payload)
             events.append(event)
@@ -243,7 +278,7 @@ class Batch:
     def _publish_one(self, obj: Any) -> None:
         index = self._registered
         try:
-            event, payload = prepare(obj, self._stream or self._connection.publisher())
+            event, payload = prepare(obj, self._stream or self._connection.publisher(), self._encode)
         except (TypeError, ValueError) as error:
             self._failures.append((index, obj, error))
             return

@@ -1,10 +1,12 @@
 """Everything of a client that belongs to one process: channel, tokens, streams, threads."""
 
+import itertools
 import logging
 import os
 import threading
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from ..events import Event
 from ..exceptions import EnsignClientClosingError, EnsignError, EnsignTopicNotFoundError
 from ..handover.callbacks import CallbackThread
 from ..handover.clock import Clock, Deadline, Patience
@@ -14,7 +16,7 @@ from ..handover.spawn import gather
 from ..handover.watchdog import Watchdog
 from ..ids import RLID, ULID, is_ulid
 from ..protocol.catchup import LookBack
-from ..protocol.frames import Delivery
+from ..protocol.frames import Delivery, Payload
 from ..protocol.start import Starts, before_milliseconds
 from ..settings import Reconnect, Redeliver, Settings
 from ..transport.auth import TokenSource
@@ -24,6 +26,7 @@ from ..transport.direct_call import letting_go
 from ..transport.unary import Unary
 from ..wire import codec, methods
 from ..wire.methods import Method
+from .doubt import Doubts
 from .driver import Hooks, Line, Outage
 from .healing import Doors, GapDoor, Healing, Plan
 from .log import Log, Spelling
@@ -57,7 +60,6 @@ class Subscribed(NamedTuple):
         server_redelivers: The server keeps the group and delivers again what is refused, so nothing is done here.
         redeliver: How refused events are delivered again.
         gap, give_up: What to do about a gap, and about an event that was refused too often; they must not wait.
-        spelling: How queries name topics.
     """
 
     start: Any
@@ -67,15 +69,15 @@ class Subscribed(NamedTuple):
     redeliver: Redeliver
     gap: GapDoor
     give_up: Callable[[Delivery, str], None]
-    spelling: Spelling
 
 
 class Options(NamedTuple):
-    """How a connection behaves, as the client was told."""
+    """How a connection behaves, as the client was told; ``spelling`` is how queries name topics."""
 
     window: Window
     resend: bool
     reconnect: Reconnect
+    spelling: Spelling
     channel_options: Tuple[Tuple[str, Any], ...] = ()
     heartbeat: float = 30.0
     on_disconnect: Optional[Callable[[Outage], None]] = None
@@ -100,12 +102,17 @@ class Connection:
         self._publisher: Optional[PublishStream] = None
         self._subscribers: List[SubscribeStream] = []
         self._past_origins: Set[str] = set()
-        self._past_counts = {"published": 0, "acked": 0, "nacked": 0, "failed": 0, "resent": 0, "reconnects": 0}
+        self._past_counts = dict.fromkeys(
+            ("published", "acked", "nacked", "failed", "resent", "found", "reconnects"), 0
+        )
         self.tokens = TokenSource(settings, clock=self._clock)
         self.callbacks = CallbackThread()
         self.post = self.callbacks.post
         self.watchdog = Watchdog()
         self.unary = Unary(self.channel, self.tokens, settings, self._clock)
+        self._log = Log(self.unary, options.spelling)
+        self._key_numbers = itertools.count(int.from_bytes(ULID.new().bytes, "big"))
+        self._searchable: Set[str] = set()  # topics whose log can be searched for events in doubt
         self.hooks = Hooks(self._hook(options.on_disconnect), self._hook(options.on_reconnect))
 
     @holding("_lock")
@@ -139,10 +146,24 @@ class Connection:
                 self.topic_exists,
                 self.options.reconnect,
                 self.hooks,
+                Doubts(self._log, self.watchdog, self._clock),
                 self.options.resend,
                 self._clock,
             )
         return self._publisher
+
+    def encode_keyed(self, event: Event) -> Payload:
+        """Encode an event so that it can be found in the log again; raises what ``encode_event`` does."""
+        return codec.encode_keyed(event, next(self._key_numbers), self._clock.now())
+
+    def is_searchable(self, topic: str) -> bool:
+        """Tell whether it is known that the log of a topic can be searched for events in doubt."""
+        return topic in self._searchable
+
+    def check_log(self, stream: PublishStream, topic: str, timeout: float) -> None:
+        """See whether it can; raises EnsignSettingsError if not, EnsignError if that is not to be found out now."""
+        stream.check_log(topic, timeout)
+        self._searchable.add(topic)
 
     def subscriber(self, topics: Sequence[str], inbox: Inbox, asked: Subscribed) -> SubscribeStream:
         """Make a subscribe stream; the caller opens it.
@@ -171,7 +192,7 @@ class Connection:
         """Have a subscriber read what the stream leaves out, and deliver again what is refused for that."""
         healing = Healing(
             stream.inbox,
-            Log(self.unary, asked.spelling),
+            self._log,
             plan,
             Doors(stream.reopen, asked.gap),
             stream.progress,
@@ -323,4 +344,5 @@ def _add(counts: Any, publisher: PublishStream) -> None:
         counts[name] += value
     counts["acked"] += publisher.acked
     counts["resent"] += publisher.resent
+    counts["found"] += publisher.found
     counts["reconnects"] += publisher.reconnects

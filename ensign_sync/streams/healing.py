@@ -24,7 +24,7 @@ from ..protocol.position import Resume
 from ..protocol.start import Start
 from ..settings import Reconnect
 from ..times import instant_of
-from .log import Log
+from .log import NEVER, Log
 from .progress import Progress
 
 logger = logging.getLogger("ensign_sync")
@@ -49,9 +49,6 @@ _SHORTEST_ANSWER = 5.0
 
 #: The pauses between reads that fail.
 _PAUSES = Reconnect(initial=0.05, maximum=5.0)
-
-#: What a server says to a key that may not read the log, or when it has none.
-_NEVER = frozenset(["PERMISSION_DENIED", "UNIMPLEMENTED"])
 
 #: A query that the server calls invalid is asked so often again, since the topic may be about to come or to go.
 _MOST_REFUSALS = 3
@@ -506,7 +503,7 @@ class Healing:
 
     def _failed(self, read: Read, name: str, error: EnsignError) -> bool:
         """See to a read that broke off; returns whether there is something else to do at once."""
-        if error.code in _NEVER:
+        if error.code in NEVER:
             self._gave_up(read.topic_id, f"the log of the topic {name} cannot be read: {error}")
             return True
         self._ended(read, False)
@@ -579,7 +576,7 @@ class Healing:
                 self._doors.reopen()
             return True
         except EnsignError as error:
-            self._may_ask_names = error.code not in _NEVER
+            self._may_ask_names = error.code not in NEVER
             return True
         absent = [(name, id) for name, id in list(self._machine.topics.items()) if name not in ids]
         # A list of pages that is read while topics change may leave one out.

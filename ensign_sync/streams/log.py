@@ -6,6 +6,9 @@ from ..exceptions import EnsignError
 from ..ids import ULID
 from ..transport.unary import Rows, Unary
 
+#: What a server says to a key that may not read the log, or when it has none.
+NEVER = frozenset(["PERMISSION_DENIED", "UNIMPLEMENTED"])
+
 #: Which texts may name a topic in a query, best first: of those marked as sure it is known that they do.
 Spelling = Callable[[str, bytes, Callable[[], Iterable[str]]], "List[Way]"]
 

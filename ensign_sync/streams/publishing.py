@@ -4,7 +4,7 @@ import functools
 import logging
 import sys
 import threading
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..ack import Ack
 from ..exceptions import (
@@ -23,9 +23,11 @@ from ..ids import ULID
 from ..nack import Nack
 from ..protocol.frames import Payload
 from ..protocol.machine import State
-from ..protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
+from ..protocol.publish_stream import Abandoned, Drained, InDoubt, PublishProtocol, Settled, TopicsStale
 from ..settings import Reconnect
+from ..times import Kept
 from ..wire import codec
+from .doubt import Doubts, Question, find_topic
 from .driver import Hooks, Line, Stream, StreamDriver
 
 logger = logging.getLogger("ensign_sync")
@@ -35,6 +37,10 @@ DRAIN_SECONDS = 5.0
 
 #: How long ``close`` waits for the server's last message after the half-close.
 FAREWELL_SECONDS = 0.5
+
+
+#: How long it takes until what failed by a defect is tried again.
+_DEFECT_SECONDS = 1.0
 
 
 class Window(NamedTuple):
@@ -73,10 +79,12 @@ class PublishStream(Stream):
         topic_exists: Callable[[str, float], bool],
         policy: Reconnect,
         hooks: Hooks,
+        doubts: Doubts,
         resend: bool = True,
         clock: Optional[Clock] = None,
     ) -> None:
         self._clock = clock or Clock()
+        self._doubts = doubts
         surely_taken = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
         machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
         self._most_events, self._most_bytes, self._largest = window
@@ -130,6 +138,17 @@ class PublishStream(Stream):
             raise UnknownTopicError(topic)
         self._reopen(topic)
         self._wait(lambda: machine.knows(topic), patience)
+
+    def check_log(self, topic: str, timeout: float) -> None:
+        """See whether the log of a topic that the stream knows can be searched for events in doubt.
+
+        Raises:
+            EnsignSettingsError: It cannot.
+            EnsignError: It is not to be found out now.
+        """
+        found = find_topic(topic, self.machine.topics)
+        if found is not None:
+            self._doubts.check(*found, timeout)
 
     def put(
         self, topic: str, payloads: List[Payload], owner: Any, patience: Patience, start: int = 0, first_index: int = 0
@@ -259,6 +278,11 @@ class PublishStream(Stream):
         """How often an event was sent again; the server may have stored it twice."""
         return self.machine.resent
 
+    @property
+    def found(self) -> int:
+        """How many events were not sent again, since they were found in the log."""
+        return self.machine.found
+
     def timeout_error(self, what: str, patience: Patience) -> PublishTimeoutError:
         """Make the error for a wait that ended: it tells an unreachable server from a silent one."""
         cause = self.last_error
@@ -327,12 +351,43 @@ class PublishStream(Stream):
                     logger.exception("the outcome of an event could not be told")
             elif kind is TopicsStale:
                 # Asking the server takes a while, and the reader must go on reading the acks that are due.
-                self._resolvers = [thread for thread in self._resolvers if thread.is_alive()]
-                self._resolvers.append(spawn("topics", self._resolve_stale, event.names))
+                self._aside("topics", self._resolve_stale, event.names)
+            elif kind is InDoubt:
+                self._aside("doubts", self._resolve_doubts, event)
             elif kind is Drained:
                 self._driver.reconnect()
         if self._want_room and self._has_much_room():
             self._driver.wake()
+
+    def _aside(self, role: str, work: Callable[..., None], *args: Any) -> None:
+        """Do something that takes a while on a thread of its own."""
+        self._resolvers = [thread for thread in self._resolvers if thread.is_alive()]
+        try:
+            self._resolvers.append(spawn(role, work, *args))
+        except RuntimeError:  # the program is about to end, and takes no more threads
+            work(*args)
+
+    def _resolve_doubts(self, asked: InDoubt) -> None:
+        """Have the log searched for what an earlier connection may have stored."""
+        machine = self.machine
+
+        def is_over() -> bool:
+            return not machine.is_asking(asked.connection)
+
+        def wait(seconds: float) -> None:
+            self._driver.wait(is_over, Deadline(seconds, self._clock).remaining)
+
+        question = Question(asked.doubts, dict(machine.topics), machine.last_ack, lambda: not is_over(), wait)
+        ids = None
+        try:
+            ids = self._doubts.stored(question)
+        except Exception:  # a defect of ours: the next connection may do better
+            logger.exception("the log could not be searched for events in doubt, which is tried again")
+            wait(_DEFECT_SECONDS)
+        if ids is not None:
+            self._driver.change(_note_stored, ids, asked.connection)
+        elif not is_over():
+            self._driver.reconnect()
 
     def _resolve_stale(self, names: FrozenSet[str]) -> None:
         """Ask the server for topics that the connection does not know, on a thread of its own."""
@@ -399,8 +454,13 @@ def _refuse(machine: PublishProtocol, name: str) -> None:
         machine.refuse([name], UnknownTopicError(name))
 
 
+def _note_stored(machine: PublishProtocol, ids: Mapping[bytes, Kept], connection: int) -> None:
+    if machine.is_asking(connection):
+        machine.stored(ids)
+
+
 def _drain(machine: PublishProtocol, topic: str) -> None:
-    if machine.state is State.OPEN and not machine.knows(topic):
+    if machine.state in (State.OPEN, State.CHECKING) and not machine.knows(topic):
         machine.drain()
 
 

@@ -15,6 +15,7 @@ from ..nack import code_of
 from ..protocol import frames
 from ..protocol.frames import Payload, Pieces, Publication
 from ..times import Instant
+from .keys import keyed
 from .reading import read_event, read_reply, read_row
 
 #: What a server with default settings accepts in one request, and the room that its reply needs on top.
@@ -107,6 +108,11 @@ def encode_event(event: Event) -> Payload:
         at = b"\x7a%c%b" % (len(at), at)
     pieces = (b"\x12", varint(len(data)), data, rest, at)
     return b"".join(pieces) if len(data) < _LARGE else Pieces(pieces)
+
+
+def encode_keyed(event: Event, number: int, made_at: float) -> frames.Keyed:
+    """Encode an event with a key, see ``keys.py``; raises what ``encode_event`` does."""
+    return keyed(encode_event(event), number, made_at)
 
 
 def _encode_pair(pair: Tuple[str, str]) -> bytes:

@@ -12,6 +12,7 @@ from ..events import Event, Kind, received
 from ..ids import rlid
 from ..mimetypes import from_wire
 from ..protocol.frames import Delivery
+from . import keys
 
 _delivery: Any = functools.partial(tuple.__new__, Delivery)
 
@@ -106,7 +107,13 @@ def read_event(delivery: Delivery, topic: str) -> Optional[Event]:
     if len(payload) < 16 or payload[0] != 0x12 or len(delivery.id) != 10:
         return None
     time = 14
+    key: Optional[bytes] = None
     if payload[-14] != 0x7A or payload[-13] != 12:
+        key = keys.key_of(payload)
+        if key is not None:
+            payload = payload[: -keys.SIZE]
+            if len(payload) < 16:
+                return None
         for time in _TIMES:
             if payload[-time] == 0x7A and payload[1 - time] == time - 2:
                 break
@@ -126,12 +133,18 @@ def read_event(delivery: Delivery, topic: str) -> Optional[Event]:
     known = _middles.get(middle) or _understood(middle, payload[-time:])
     if known is None:
         return None
-    mimetype, kind, meta = known
+    mimetype, kind, pairs = known
+    meta = dict(pairs)
+    if key is not None:
+        try:
+            meta[keys.NAME] = key.decode()
+        except UnicodeDecodeError:
+            return None
     return received(
         payload[begin:end],
         mimetype,
         kind,
-        dict(meta),
+        meta,
         payload[2 - time :],
         rlid(delivery.id),
         delivery.committed,

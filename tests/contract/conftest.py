@@ -15,7 +15,7 @@ __all__ = ["no_thread_stays"]
 
 #: The modules about streams.
 STREAMS = {
-    *("test_publish", "test_publish_faults", "test_interrupts", "test_ends"),
+    *("test_publish", "test_publish_faults", "test_idempotent", "test_interrupts", "test_ends"),
     *("test_subscribe", "test_subscribe_faults"),
 }
 

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from ensign_sync.protocol import catchup
+from ensign_sync.protocol import catchup, search
 from tests.protocol import test_catchup as model
 from tests.size import by_size
 
@@ -85,8 +85,8 @@ MUTANTS = {
         "            self._misfit(topic)\n            topic.search = None\n        topic.row,",
     ),
     "searched from the largest id": (
-        "_Search(topic.floor, expected, expected)",
-        "_Search(topic.anchor, expected, expected)",
+        "Search(topic.floor, expected, expected)",
+        "Search(topic.anchor, expected, expected)",
     ),
     "an empty probe is no bound": (
         "        else:\n            self.bound = self.probe\n",
@@ -109,6 +109,7 @@ MUTANTS = {
 def mutated(change):
     """Return the machine with pieces of its text replaced, each of which must be there once."""
     source = inspect.getsource(catchup).replace("from .frames", "from ensign_sync.protocol.frames")
+    source = inspect.getsource(search) + source.replace("from .search import Search\n", "")
     for old, new in [change] if change and isinstance(change[0], str) else change:
         assert source.count(old) == 1, f"{source.count(old)} times: {old}"
         source = source.replace(old, new)

@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ensign_sync.exceptions import EnsignError, UnknownTopicError
 from ensign_sync.ids import ULID
 from ensign_sync.nack import INTERNAL, TOPIC_UNKNOWN
-from ensign_sync.protocol.frames import Ack, HalfClose, Nack, Publication, Ready
+from ensign_sync.protocol.frames import Ack, HalfClose, Keyed, Nack, Publication, Ready
 from ensign_sync.protocol.machine import Ended, State
-from ensign_sync.protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
+from ensign_sync.protocol.publish_stream import Abandoned, Drained, InDoubt, PublishProtocol, Settled, TopicsStale
 from tests.size import by_size
 
 A, B = ULID.new().bytes, ULID.new().bytes
@@ -35,6 +35,7 @@ class PublisherLife(RuleBasedStateMachine):
         self.half_closed = False
         self.ended = 0
         self.owed_drain = False
+        self.asked = None
 
     def look(self):
         """Read both doors, as a driver does after each step."""
@@ -42,7 +43,7 @@ class PublisherLife(RuleBasedStateMachine):
             if isinstance(frame, Publication):
                 assert not self.half_closed, "nothing is said after the half-close"
                 assert frame.local_id not in [seen.local_id for seen in self.server], "twice on one connection"
-                token = int(frame.payload)
+                token = int(bytes(frame.payload))
                 assert token not in self.abandoned, "an event that was given up is never sent later"
                 assert token not in self.settled, "a settled event is never sent"
                 self.server.append(frame)
@@ -59,6 +60,11 @@ class PublisherLife(RuleBasedStateMachine):
                 self.ended += 1
             elif isinstance(event, Drained):
                 self.owed_drain = False
+            elif isinstance(event, InDoubt):
+                self.asked = event
+                tokens = [int(bytes(doubt.payload)) for doubt in event.doubts]
+                assert set(tokens) <= self.ever_sent, "what was never sent is in no doubt"
+                assert not set(tokens) & (set(self.abandoned) | set(self.settled))
             else:
                 assert isinstance(event, (TopicsStale, tuple))
 
@@ -67,11 +73,12 @@ class PublisherLife(RuleBasedStateMachine):
         return self.machine.state in (State.OPEN, State.DRAINING, State.CLOSING)
 
     @precondition(lambda self: not self.machine.closing and not self.machine.over)
-    @rule(topic=st.sampled_from(["a", "a", "b"]))
-    def publish(self, topic):
+    @rule(topic=st.sampled_from(["a", "a", "b"]), keyed=st.booleans())
+    def publish(self, topic, keyed):
         token = len(self.accepted)
         self.accepted.append(token)
-        self.ids[token] = self.machine.publish(topic, str(token).encode(), token)
+        text = str(token).encode()
+        self.ids[token] = self.machine.publish(topic, Keyed((text,), text, 0.0) if keyed else text, token)
         self.look()
 
     @precondition(lambda self: not self.machine.closing and not self.machine.over)
@@ -97,6 +104,15 @@ class PublisherLife(RuleBasedStateMachine):
     @rule(topics=st.sampled_from([{"a": A}, {"a": A, "b": B}]))
     def answer_opening(self, topics):
         self.machine.receive(Ready("", "", topics))
+        self.look()
+
+    @precondition(lambda self: self.machine.state is State.CHECKING)
+    @rule(data=st.data())
+    def answer_doubt(self, data):
+        assert not self.server, "nothing is said before it is known what is stored"
+        ids = [doubt.local_id for doubt in self.asked.doubts]
+        stored = data.draw(st.sets(st.sampled_from(ids)))
+        self.machine.stored(dict.fromkeys(stored, 17))
         self.look()
 
     @precondition(lambda self: self.live and self.unanswered)
@@ -141,7 +157,7 @@ class PublisherLife(RuleBasedStateMachine):
         self.machine.refuse([topic], UnknownTopicError(topic))
         self.look()
 
-    @precondition(lambda self: self.machine.state is State.OPEN)
+    @precondition(lambda self: self.machine.state in (State.OPEN, State.CHECKING))
     @rule()
     def drain(self):
         self.machine.drain()
@@ -162,7 +178,7 @@ class PublisherLife(RuleBasedStateMachine):
         assert told == set(self.accepted), "every accepted event is settled, given up or pending"
         assert not set(open_tokens) & (set(self.settled) | set(self.abandoned))
         assert self.machine.unsettled == len(open_tokens)
-        emitted = [frame.local_id for frame in self.server if int(frame.payload) not in self.abandoned]
+        emitted = [frame.local_id for frame in self.server if int(bytes(frame.payload)) not in self.abandoned]
         if not any(getattr(o, "code", None) == TOPIC_UNKNOWN for o in self.settled.values()):
             topic_a = [id for id, frame in zip(emitted, self.server) if frame.topic_id == A]
             assert len(set(topic_a)) == len(topic_a)

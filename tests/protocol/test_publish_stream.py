@@ -5,9 +5,17 @@ import pytest
 from ensign_sync.exceptions import EnsignError, EnsignRPCError, EventTooLargeError, ProtocolError, UnknownTopicError
 from ensign_sync.ids import ULID
 from ensign_sync.nack import TOPIC_UNKNOWN
-from ensign_sync.protocol.frames import Ack, HalfClose, Nack, OpenStream, Pieces, Publication, Ready
+from ensign_sync.protocol.frames import Ack, CloseStream, HalfClose, Keyed, Nack, OpenStream, Pieces, Publication, Ready
 from ensign_sync.protocol.machine import Ended, Opened, State
-from ensign_sync.protocol.publish_stream import Abandoned, Drained, PublishProtocol, Settled, TopicsStale
+from ensign_sync.protocol.publish_stream import (
+    Abandoned,
+    Doubt,
+    Drained,
+    InDoubt,
+    PublishProtocol,
+    Settled,
+    TopicsStale,
+)
 
 A, B = ULID.new().bytes, ULID.new().bytes
 READY = Ready("client", "server", {"a": A})
@@ -287,6 +295,125 @@ class TestTopics:
             machine.close()
             machine.receive(Nack(id, TOPIC_UNKNOWN))
             assert isinstance(machine.events()[0], Settled)
+
+
+ONE, TWO, THREE = (Keyed((text,), text, 0.0) for text in (b"one", b"two", b"three"))
+
+
+class TestInDoubt:
+    """Events that can be found in the log are looked for there before they are sent again."""
+
+    def lost(self, *more, **options):
+        """Return a machine that lost a connection which had two such events, and their ids."""
+        machine = opened(**options)
+        ids = [machine.publish("a", payload, bytes(payload)) for payload in (ONE, TWO, *more)]
+        machine.frames_to_send()
+        machine.lost(LOSS)
+        machine.events()
+        return machine, ids
+
+    def reconnected(self, *more, ready=READY):
+        """Return the same machine where it has asked."""
+        machine, ids = self.lost(*more)
+        machine.connected()
+        machine.receive(ready)
+        return machine, ids
+
+    def test_what_is_stored_is_acknowledged_and_the_rest_is_sent(self):
+        """The question names all that were sent; nothing goes out before the answer, and then all in order."""
+        machine, (one, two) = self.reconnected()
+        three = machine.publish("a", b"three", b"three")
+        assert machine.state is State.CHECKING
+        assert machine.frames_to_send() == [OpenStream("client")]
+        asked = machine.events()[1]
+        assert asked == InDoubt(asked.connection, [Doubt(one, "a", ONE), Doubt(two, "a", TWO)])
+        assert machine.is_asking(asked.connection)
+        machine.stored({one: 17})
+        assert machine.events() == [Settled(b"one", Ack(one, 17))]
+        assert machine.frames_to_send() == [Publication(A, two, TWO), Publication(A, three, b"three")]
+        assert (machine.state, machine.found, machine.resent) == (State.OPEN, 1, 1)
+        assert not machine.is_asking(asked.connection)
+        machine.receive(Ack(two))
+        machine.receive(Ack(three))
+        assert machine.unsettled == machine.in_flight == 0
+
+    def test_what_was_never_sent_is_in_no_doubt(self):
+        """Nor is what has no key: it is sent again, as ever."""
+        machine = opened()
+        machine.publish("a", b"plain", 1)
+        machine.lost(LOSS)
+        machine.publish("a", ONE, 2)
+        machine.frames_to_send()
+        machine.connected()
+        machine.receive(READY)
+        assert machine.state is State.OPEN
+        assert payloads(machine) == [b"plain", ONE]
+
+    def test_a_loss_asks_anew(self):
+        """The answer to an earlier connection's question is not wanted then."""
+        machine, (one, two) = self.reconnected()
+        first = machine.events()[-1].connection
+        machine.lost(LOSS)
+        assert not machine.is_asking(first)
+        machine.connected()
+        machine.receive(READY)
+        second = machine.events()[-1]
+        assert second.connection != first
+        assert [doubt.local_id for doubt in second.doubts] == [one, two]
+        assert not machine.is_asking(first)
+        assert machine.is_asking(second.connection)
+
+    def test_given_up_meanwhile(self):
+        """It is not sent, and nobody is told."""
+        machine, (one, two) = self.reconnected()
+        machine.events()
+        assert machine.abandon(one) is Abandoned.IN_DOUBT
+        machine.stored({one: 17})
+        assert machine.events() == []
+        assert payloads(machine) == [TWO]
+        assert machine.found == 0
+
+    def test_a_server_that_says_something_else(self):
+        """An answer that this connection cannot owe means nothing."""
+        machine, (one, two) = self.reconnected()
+        machine.events()
+        for frame in (Ack(one), Nack(two, TOPIC_UNKNOWN), CloseStream()):
+            machine.receive(frame)
+        assert machine.events() == []
+        assert machine.unsettled == 2
+
+    def test_a_new_topic_does_not_wait(self):
+        """The connection can be given up for one that knows it; the question is asked there."""
+        machine, _ = self.reconnected()
+        machine.events()
+        machine.drain()
+        assert machine.state is State.DRAINING
+        assert machine.events() == [Drained()]
+
+    def test_closing(self):
+        """What is in doubt is cleared up first; with the last one the stream ends."""
+        machine, (one, two) = self.reconnected()
+        machine.close()
+        assert machine.state is State.CHECKING
+        machine.frames_to_send()
+        machine.stored({one: 1, two: 2})
+        assert machine.state is State.CLOSING
+        assert machine.frames_to_send() == [HalfClose()]
+
+    def test_closing_with_nothing_left(self):
+        """Who gives all up while it is looked for has nothing to wait for."""
+        machine, (one, two) = self.reconnected()
+        machine.close()
+        machine.abandon(one)
+        machine.abandon(two)
+        assert machine.state is State.CLOSING
+
+    def test_without_resend(self):
+        """Nothing is sent again, so nothing has to be looked for."""
+        machine, _ = self.lost(resend=False)
+        machine.connected()
+        machine.receive(READY)
+        assert machine.state is State.OPEN
 
 
 class TestAbandon:

@@ -7,7 +7,7 @@ import pytest
 from ensign_sync.exceptions import EnsignError, ProtocolError
 from ensign_sync.ids import ULID
 from ensign_sync.protocol import publish_stream, subscribe_stream
-from ensign_sync.protocol.frames import Ack, CloseStream, Delivery, Nack, Ready, Unknown
+from ensign_sync.protocol.frames import Ack, CloseStream, Delivery, Keyed, Nack, Ready, Unknown
 from ensign_sync.protocol.machine import Input, State, stream_ended
 from ensign_sync.protocol.publish_stream import PublishProtocol
 from ensign_sync.protocol.subscribe_stream import SubscribeProtocol
@@ -17,11 +17,14 @@ TOPIC = "weather"
 TOPIC_ID = ULID("01HFQX2V7Z8Q3M5N6P7R8S9T0V").bytes
 READY = Ready("client", "server", {TOPIC: TOPIC_ID})
 LOSS = EnsignError("the line went dead")
+KEYED = Keyed((b"payload",), b"key", 0.0)
 
 
 def publisher_in(state, pending):
     """Bring a publisher into a state, by nothing but its doors; returns it and the id of a pending event."""
     machine = PublishProtocol("client", bytes(16))
+    if state is State.CHECKING:
+        return checking_publisher(machine, pending)
     if state in (State.OPENING, State.OPEN, State.DRAINING, State.CLOSING):
         machine.connected()
     if state in (State.OPEN, State.DRAINING, State.CLOSING):
@@ -43,10 +46,28 @@ def publisher_in(state, pending):
     return machine, id
 
 
+def checking_publisher(machine, pending):
+    """Bring a publisher to where it waits to be told what an earlier connection stored."""
+    machine.connected()
+    machine.receive(READY)
+    id = machine.publish(TOPIC, KEYED, "token")
+    machine.lost(LOSS)
+    machine.connected()
+    machine.receive(READY)
+    assert machine.state is State.CHECKING
+    if not pending:
+        machine.abandon(id)
+        id = b"none"
+    machine.frames_to_send()
+    machine.events()
+    return machine, id
+
+
 PUBLISHER_INPUTS = {
     Input.PUBLISH: lambda machine, id: machine.publish(TOPIC, b"payload", "token"),
     Input.ABANDON: lambda machine, id: machine.abandon(id),
     Input.REFUSE: lambda machine, id: machine.refuse([TOPIC], LOSS),
+    Input.STORED: lambda machine, id: machine.stored({id: 17}),
     Input.DRAIN: lambda machine, id: machine.drain(),
     Input.CLOSE: lambda machine, id: machine.close(),
     Input.CONNECTED: lambda machine, id: machine.connected(),
@@ -111,7 +132,7 @@ SUBSCRIBER_INPUTS = {
     Input.LOST: lambda machine: machine.lost(LOSS),
     Input.FAIL: lambda machine: machine.fail(LOSS),
 }
-SUBSCRIBER_STATES = [state for state in State if state not in (State.DRAINING, State.CLOSING)]
+SUBSCRIBER_STATES = [state for state in State if state not in (State.CHECKING, State.DRAINING, State.CLOSING)]
 
 
 @each("state", SUBSCRIBER_STATES, ids=lambda state: state.name)

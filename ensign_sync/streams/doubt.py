@@ -1,0 +1,263 @@
+"""Which of the events that were sent before an outage the server has stored: it is looked for in the log.
+
+An event in doubt carries a key that no other has (``wire/keys.py``). It was stored lately if it was, so each topic is
+read from a little before then to its end. The handler of the connection that was lost may still store what it had read
+when the log is looked at first; so that is done again after a while, until a look finds nothing more.
+"""
+
+import logging
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..exceptions import EnsignError, EnsignSettingsError
+from ..handover.clock import Clock, Patience
+from ..handover.watchdog import Watchdog, Watched
+from ..ids import RLID, ULID, is_ulid
+from ..protocol import retry
+from ..protocol.catchup import AT_THE_END
+from ..protocol.frames import Ack, Delivery
+from ..protocol.publish_stream import Doubt
+from ..protocol.search import Search
+from ..protocol.start import LONGEST_COMMIT, before_milliseconds
+from ..settings import Reconnect
+from ..times import Kept, instant_of
+from ..wire.keys import key_of
+from .log import NEVER, Log
+
+logger = logging.getLogger("ensign_sync")
+
+#: Between two looks pass so many seconds at least, and so many round trips.
+PAUSE_SECONDS, PAUSE_ROUND_TRIPS = 0.2, 3
+
+#: How long a read may give no row, in seconds.
+PATIENCE = 30.0
+
+#: The pauses between looks that fail.
+_PAUSES = Reconnect(initial=0.05, maximum=5.0)
+
+#: A topic that the server calls invalid so often in a row is no more.
+_MOST_REFUSALS = 3
+
+
+class Question(NamedTuple):
+    """Which of these events are in the log.
+
+    Attributes:
+        doubts: The events.
+        topics: The topics that the stream has, name to id.
+        last_ack: The last acknowledgement that came before the outage.
+        wanted: Tells whether somebody still wants to know.
+        wait: Waits so many seconds, or until nobody wants to know.
+    """
+
+    doubts: Sequence[Doubt]
+    topics: Mapping[str, bytes]
+    last_ack: Optional[Ack]
+    wanted: Callable[[], bool]
+    wait: Callable[[float], None]
+
+
+class _Tools(NamedTuple):
+    """What is needed to look."""
+
+    log: Log
+    watchdog: Watchdog
+    clock: Clock
+
+
+class _Place(NamedTuple):
+    """The last row of a topic that was seen: its number and the id of its event."""
+
+    row: int
+    id: Optional[bytes]
+
+
+class Doubts:
+    """Looks for events in the log. Any thread may call any method."""
+
+    def __init__(self, log: Log, watchdog: Watchdog, clock: Optional[Clock] = None) -> None:
+        self._tools = _Tools(log, watchdog, clock or Clock())
+        self._log = log
+
+    def check(self, name: str, id: bytes, timeout: float) -> None:
+        """See whether the log of a topic can be read.
+
+        Raises:
+            EnsignSettingsError: It cannot: no query can name the topic, or the key may not.
+            EnsignError: The server does not answer, or otherwise than expected.
+        """
+        patience = Patience(timeout, timeout, self._tools.clock)
+        spelled = self._log.way(name, id, patience.remaining())
+        if spelled is None:
+            raise EnsignSettingsError(
+                f"idempotent publishing looks for its events in the log, and no query can name the topic {name}: give"
+                " the topic another name, or publish with idempotent=False"
+            )
+        try:
+            _one_row(self._log, spelled, 0, patience.remaining())
+        except EnsignError as error:
+            if error.code not in NEVER:
+                raise
+            raise EnsignSettingsError(
+                f"idempotent publishing looks for its events in the log, and this key may not read {name} ({error}):"
+                " use a key with the permission topics:read or subscriber, or publish with idempotent=False"
+            ) from error
+
+    def stored(self, question: Question) -> Optional[Dict[bytes, Kept]]:
+        """Return the local ids of those that are stored, with the time; None if nobody wants to know any more.
+
+        Blocks until the log was read, however long that fails.
+        """
+        by_topic: Dict[Tuple[str, bytes], List[Doubt]] = {}
+        for doubt in question.doubts:
+            topic = find_topic(doubt.topic, question.topics)
+            if topic is not None:
+                by_topic.setdefault(topic, []).append(doubt)
+        looks = [
+            _Look(self._tools, name, id, doubts, question.last_ack) for (name, id), doubts in by_topic.items()
+        ]
+        found_before = -1
+        while True:
+            for look in looks:
+                if not self._look(look, question):
+                    return None
+            found = sum(len(look.found) for look in looks)
+            # The second look at least, or more than one would look where everything is found already.
+            if found == found_before or not any(look.sought for look in looks):
+                return {id: committed for look in looks for id, committed in look.found.items()}
+            found_before = found
+            question.wait(max([PAUSE_SECONDS, *(PAUSE_ROUND_TRIPS * look.round_trip for look in looks)]))
+
+    def _look(self, look: "_Look", question: Question) -> bool:
+        """Look once, trying again while that fails; returns False if nobody wants to know any more."""
+        failures = 0
+        while question.wanted():
+            try:
+                look.look()
+                return True
+            except EnsignError as error:
+                if error.code in NEVER or (error.code == "INVALID_ARGUMENT" and failures >= _MOST_REFUSALS):
+                    look.give_up(error)
+                    return True
+                level = logging.WARNING if failures == _MOST_REFUSALS else logging.INFO
+                logger.log(
+                    level, "the log could not be read for the events in doubt, which is tried again: %s", error
+                )
+            question.wait(retry.interval(failures, _PAUSES))
+            failures += 1
+        return False
+
+
+class _Look:
+    """The events of one topic, and how far its log was read for them.
+
+    Attributes:
+        sought: The local ids of those that were not found so far, by their keys.
+        found: When the others were stored, by their local ids.
+        round_trip: How long the server took to answer, in seconds.
+    """
+
+    def __init__(self, tools: "_Tools", name: str, id: bytes, doubts: Sequence[Doubt], last_ack: Optional[Ack]) -> None:
+        self.sought: Dict[bytes, bytes] = {doubt.payload.key: doubt.local_id for doubt in doubts}
+        self.found: Dict[bytes, Kept] = {}
+        self.round_trip = 0.0
+        self._log, self._watchdog, self._clock = tools
+        self._name, self._id = name, id
+        self._last_ack = last_ack
+        self._since = min(doubt.payload.made_at for doubt in doubts)
+        self._spelled: Optional[str] = None
+        self._place: Optional[_Place] = None
+
+    def look(self) -> None:
+        """Read what is new since the last time; raises EnsignError."""
+        if not self.sought:
+            return
+        if self._spelled is None:
+            self._spelled = self._log.way(self._name, self._id, PATIENCE)
+        if self._spelled is None:
+            self.give_up(None)
+            return
+        if self._place is None or not self._read_on(self._spelled, self._place):
+            self._place = self._beginning(self._spelled)
+            if not self._read_on(self._spelled, self._place):
+                error = EnsignError(f"the log of {self._name} changed while it was looked at")
+                error.retriable = True
+                self._place = None
+                raise error
+
+    def give_up(self, error: Optional[EnsignError]) -> None:
+        """What cannot be looked for is taken as not stored."""
+        logger.warning(
+            "events of %s that may have been stored are sent again, since the log cannot be read: %s",
+            self._name,
+            error or "no query can name the topic",
+        )
+        self.sought.clear()
+
+    def _read_on(self, spelled: str, place: _Place) -> bool:
+        """Read from a place to the end; False if that is not where it was."""
+        patience = Patience(None, PATIENCE, self._clock)
+        rows = self._log.rows(spelled, max(place.row, 0), False, True)
+        watched = Watched(patience.remaining, rows.cancel)
+        self._watchdog.add(watched)
+        row, last, expected = max(place.row, 0) - 1, place.id, place.id
+        try:
+            for delivery in rows:
+                patience.progress()
+                row += 1
+                if expected is not None and delivery.id != expected:
+                    return False
+                expected, last = None, delivery.id
+                self._see(delivery)
+        finally:
+            self._watchdog.remove(watched)
+            rows.cancel()
+        if expected is not None:
+            return False
+        self._place = _Place(row, last)
+        return True
+
+    def _see(self, delivery: Delivery) -> None:
+        key = key_of(delivery.payload)
+        local_id = self.sought.pop(key, None) if key is not None else None
+        if local_id is not None:
+            at = delivery.committed
+            # Some servers do not say when; then it is the time of the id.
+            self.found[local_id] = at if at is not None else RLID(delivery.id).milliseconds * 1_000_000
+
+    def _beginning(self, spelled: str) -> _Place:
+        """Find a row that is not after the first of the events, if it is there at all."""
+        hint = self._log.counts([self._id], PATIENCE).get(self._id, 0)
+        end = self._search(spelled, Search(AT_THE_END, hint - 1, exact=True))
+        if end.id is None:
+            return _Place(-1, None)
+        # The server's clock says what the last event says, or more, and it is so long since the first was sent.
+        now = RLID(end.id).milliseconds
+        since = now - int((self._clock.now() - self._since) * 1000) - LONGEST_COMMIT
+        acked = instant_of(self._last_ack._committed) if self._last_ack is not None else None
+        if acked is not None:
+            since = max(since, acked.ns // 1_000_000 - LONGEST_COMMIT)
+        return self._search(spelled, Search(before_milliseconds(since), end.row))
+
+    def _search(self, spelled: str, search: Search) -> _Place:
+        while True:
+            began = self._clock.now()
+            row = _one_row(self._log, spelled, search.probe, PATIENCE)
+            self.round_trip = self._clock.now() - began
+            if search.tell(row.id if row is not None else None):
+                return _Place(search.last_row, search.last_id)
+
+
+def _one_row(log: Log, spelled: str, offset: int, timeout: float) -> Optional[Delivery]:
+    rows = log.rows(spelled, offset, True, True, timeout)
+    try:
+        return next(iter(rows), None)
+    finally:
+        rows.cancel()
+
+
+def find_topic(given: str, topics: Mapping[str, bytes]) -> Optional[Tuple[str, bytes]]:
+    """Return the name and the id of a topic that is given by either, None if it is not there."""
+    if given in topics:
+        return given, topics[given]
+    id = ULID(given).bytes if is_ulid(given) else None
+    return next(((name, other) for name, other in topics.items() if other == id), None)
