@@ -17,6 +17,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import grpc
 from raw import Publisher, Subscribers, open_channel, read_rows
+from receiving import TASKS as RECEIVING
+from receiving import credentials
 
 from ensign_sync import Ensign
 from ensign_sync.api.v1beta1 import ensign_pb2, event_pb2
@@ -175,7 +177,7 @@ def work_library(
     """Publish with this library: lists, single events, futures, or an iterator."""
     os.environ.update(ENSIGN_NO_AUTHENTICATION="" if token else "1", ENSIGN_SYNC_TRANSPORT=transport)
     data = bytes(size)
-    client = Ensign(endpoint=endpoint, insecure=True, max_in_flight=window, **_credentials(token))
+    client = Ensign(endpoint=endpoint, insecure=True, max_in_flight=window, **credentials(token))
 
     def lists(count: int) -> None:
         for first in range(0, count, window):
@@ -197,12 +199,6 @@ def work_library(
         with ThreadPoolExecutor(threads) as pool:
             yield _timed(lambda: list(pool.map(run, [number // threads] * threads)))
     client.close()
-
-
-def _credentials(token: str) -> Dict[str, str]:
-    """Return the settings of a node that wants authentication; the token is then its address and key in JSON."""
-    settings: Dict[str, str] = json.loads(token) if token.startswith("{") else {}
-    return settings
 
 
 def _timed(work: Callable[[], Any]) -> Dict[str, Any]:
@@ -373,6 +369,7 @@ TASKS: Dict[str, Callable[..., Task]] = {
     "fill": fill,
     "serve_nothing": serve_nothing,
     "serve_nothing_directly": serve_nothing_directly,
+    **RECEIVING,
 }
 
 

@@ -229,7 +229,8 @@ class Subscription:
     def stats(self) -> Dict[str, Any]:
         """Return counts: received, delivered, buffered, acked, nacked, redelivered, dead, gaps, reads and others.
 
-        ``received`` is what came live, and ``reads`` how often the log was asked.
+        ``received`` is what came live, ``reads`` how often the log was asked, and ``behind`` the topics that are being
+        read from it.
         """
         stream = self._stream
         error = stream.last_error or (stream.healing.last_error if stream.healing is not None else None)
@@ -243,6 +244,7 @@ class Subscription:
             "dead": redelivery.dead if redelivery is not None else 0,
             "gaps": healing.counts["gaps"] if healing is not None else 0,
             "reads": healing.counts["reads"] if healing is not None else 0,
+            "behind": healing.behind if healing is not None else [],
             "reconnects": stream.reconnects,
             "state": stream.state,
             "last_error": str(error) if error is not None else None,

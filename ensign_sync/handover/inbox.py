@@ -1,9 +1,11 @@
 """A queue between threads that receive and any that consume: bounded by count and bytes, and closable.
 
 An item costs a hand-over between threads only when somebody waits for it: who puts one in takes no lock otherwise.
+Where items come so fast that who takes them would wait at each, it waits for several at once, but never for long.
 """
 
 import threading
+import time
 from collections import deque
 from typing import Any, Deque, List, Optional, Tuple
 
@@ -11,6 +13,14 @@ from .clock import Deadline
 from .locking import holding
 
 _NOTHING = object()
+
+#: Where items are taken faster than one in so many seconds, seen over so many of them ...
+_QUICK = 0.00008
+_SEEN = 32
+
+#: ... who finds none waits until there are so many, for so many seconds at most.
+_MANY = 64
+_MOMENT = 0.001
 
 
 class InboxClosed(Exception):
@@ -22,7 +32,11 @@ class InboxClosed(Exception):
 
 
 class Inbox:
-    """Items with a size each, in order. One thread at a time may put; the other methods are for any thread."""
+    """Items with a size each, in order. One thread at a time may put; the other methods are for any thread.
+
+    Attributes:
+        taken: How many items were taken so far.
+    """
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
@@ -36,6 +50,11 @@ class Inbox:
         self._filled = threading.Condition(self._lock)
         self._takers = 0  # threads that wait for an item ...
         self._called = 0  # ... and of them those that were woken and do not run yet
+        self._wanted = 1  # how many items they wait for
+        self.taken = self._taken_before = 0  # items, in all and when it was last looked how fast they come
+        self._looked_at = 0.0
+        self._fast = False
+        self._many = min(_MANY, max(1, max_items // 2))
         self._emptied = threading.Condition(self._lock)
         self._givers = 0  # threads that wait for room ...
         self._patient_givers = 0  # ... and of them those that wait for much
@@ -68,7 +87,7 @@ class Inbox:
         self._bytes_in += size
         self._items.append((item, size))
         # Who waits says so, and then looks once more: one of the two sees the other.
-        if self._takers > self._called:
+        if self._takers > self._called and len(self._items) >= self._wanted:
             self._call_a_taker()
         return True
 
@@ -83,6 +102,8 @@ class Inbox:
         """Block until an item fits, or with ``low`` until half is free; False if it was closed, or not in time."""
         self._givers += 1
         self._patient_givers += low
+        self._wanted = 1
+        self._filled.notify_all()
         try:
             while not (self._closed or (self.has_room(size) and (self.is_low or not low))):
                 remaining = deadline.remaining() if deadline else None
@@ -113,6 +134,10 @@ class Inbox:
             if remaining == 0.0:
                 raise TimeoutError
             self._called = min(self._called, self._takers)  # an interrupt may have struck between the two lines below
+            comes_fast = self._comes_fast()
+            self._wanted = self._many if comes_fast else 1
+            if comes_fast and (remaining is None or remaining > _MOMENT):
+                remaining = _MOMENT
             self._takers += 1
             try:
                 if not self._items:
@@ -124,6 +149,15 @@ class Inbox:
                 self._takers -= 1
                 self._called = max(0, self._called - 1)
         return self._take()
+
+    def _comes_fast(self) -> bool:
+        """Tell, before a wait, whether items come so fast that it is worth to wait for several at once."""
+        now, taken = time.monotonic(), self.taken - self._taken_before
+        seconds = now - self._looked_at
+        if taken >= _SEEN or seconds >= _SEEN * _QUICK:
+            self._fast = seconds < taken * _QUICK
+            self._taken_before, self._looked_at = self.taken, now
+        return self._fast and not self._takers and not self._givers
 
     @holding("_lock")
     def get_many(self, most: int) -> List[Any]:
@@ -144,6 +178,7 @@ class Inbox:
     def _take(self) -> Any:
         item, size = self._items.popleft()
         self._bytes_out += size
+        self.taken += 1
         if self._givers and (self._givers > self._patient_givers or self.is_low):
             self._emptied.notify_all()
         return item

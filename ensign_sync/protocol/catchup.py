@@ -10,16 +10,15 @@ A topic that no query can name cannot be healed (``only_live``): then it is told
 
 Its doors:
     from the application   start, resume, only_live
-    from the stream        opened, lost, live, idle
-    from the log           row, ended
+    from the stream        opened, lost, live (or straight), idle
+    from the log           row (or straight_row), ended
     to the log             next_read
     to the application     begins, deliveries, gaps, and reopen: the stream has to be opened anew
 """
 
-import functools
 from bisect import insort
 from collections import deque
-from typing import Any, Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from .frames import Delivery
 from .search import Search
@@ -67,9 +66,6 @@ class Passed(NamedTuple):
     delivery: Delivery
     row: int
     looked_back: bool = False
-
-
-_passed: Any = functools.partial(tuple.__new__, Passed)
 
 
 class Begun(NamedTuple):
@@ -233,6 +229,11 @@ class CatchUp:
         return topic is not None and not topic.behind
 
     @property
+    def behind(self) -> List[bytes]:
+        """The topics that are not live."""
+        return [topic.id for topic in self._topics.values() if topic.behind]
+
+    @property
     def is_behind(self) -> bool:
         """Whether the log is to be read."""
         return any(topic.behind for topic in self._topics.values())
@@ -268,6 +269,10 @@ class CatchUp:
 
     def live(self, event: Delivery, room: bool) -> None:
         """Take an event from the stream; without ``room`` for it, it is left to the log."""
+        row = self.straight(event) if room else -1
+        if row >= 0:
+            self.deliveries.append(Passed(event, row))
+            return
         topic = self._topics.get(event.topic_id)
         if topic is None:
             self.reopen = self.stirred = True
@@ -278,17 +283,6 @@ class CatchUp:
             self._doubt(self._previous is not None)
         self._previous = counter
         self._received += 1
-        if room and id > topic.largest and not topic.behind and not topic.only_live:
-            # The way of every event: what the rest does for one that is later than all before it.
-            self._largest = max(self._largest, id)
-            topic.row += 1
-            topic.anchor = topic.largest = id
-            topic.seen.add(id)
-            topic.by_id.append(id)
-            if len(topic.by_id) > self._share:
-                topic.forget(self._share)
-            self.deliveries.append(_passed((event, topic.row, False)))
-            return
         held = _Held(event, id < self._largest)
         self._largest = max(self._largest, id)
         if topic.behind:
@@ -300,6 +294,29 @@ class CatchUp:
                 self._put(topic, event)
             else:
                 topic.behind = self.stirred = True
+
+    def straight(self, event: Delivery) -> int:
+        """Take an event as ``live`` does if nothing is to be done but to deliver it: returns its row then, else -1.
+
+        This is the way of every event: later than all before it, of a topic that is live.
+        """
+        topic, id = self._topics.get(event.topic_id), event.id
+        if topic is None or topic.behind or topic.only_live or id <= topic.largest or self._previous is None:
+            return -1
+        counter = int.from_bytes(id[-4:], "big")
+        if counter != self._previous + 1 and self._received >= self._server_buffer:
+            return -1
+        self._previous = counter
+        self._received += 1
+        if id > self._largest:
+            self._largest = id
+        topic.row = row = topic.row + 1
+        topic.anchor = topic.largest = id
+        topic.seen.add(id)
+        topic.by_id.append(id)
+        if len(topic.by_id) > self._share:
+            topic.forget(self._share)
+        return row
 
     def idle(self, seconds: int) -> None:
         """Nothing arrived for so long. Tell it at two ages, such as 1 and 10 seconds."""
@@ -338,8 +355,31 @@ class CatchUp:
         first = next(iter(topic.held), AT_THE_END)
         return max(topic.last_read - self._read_before_doubt, 0), first
 
+    def straight_row(self, read: Read, event: Delivery) -> int:
+        """Take a row as ``row`` does if nothing is to be done but to deliver it: returns its number then, else -1.
+
+        This is the way of every row: later than all that was delivered before it, and not held.
+        """
+        topic, id = self._topics.get(read.topic_id), event.id
+        if topic is None or topic.read is not read or not topic.rows or event.topic_id != read.topic_id:
+            return -1
+        if id <= topic.largest or id <= topic.end or id in topic.held or topic.search is not None:
+            return -1
+        topic.row = row = read.offset + topic.rows
+        topic.rows += 1
+        topic.anchor = topic.largest = id
+        topic.seen.add(id)
+        topic.by_id.append(id)
+        if len(topic.by_id) > self._share:
+            topic.forget(self._share)
+        return row
+
     def row(self, read: Read, event: Delivery) -> bool:
         """Take a row of a read; returns False if the read is of no use any more and has to be cancelled."""
+        row = self.straight_row(read, event)
+        if row >= 0:
+            self.deliveries.append(Passed(event, row))
+            return True
         topic = self._topics.get(read.topic_id)
         if topic is None or topic.read is not read:
             return False
@@ -357,7 +397,10 @@ class CatchUp:
         topic.rows += 1
         held = topic.held.pop(event.id, None)
         if held is not None:
-            event = event._replace(committed=held.delivery.committed)  # which queries do not say
+            if event.is_duplicate or event.origin:
+                event = event._replace(committed=held.delivery.committed)  # which queries do not say
+            else:
+                event = held.delivery  # the same, and it says when it was stored
             self._held_bytes -= len(held.delivery.payload) + self._overhead
         if not topic.was_delivered(event.id):
             self._deliver(topic, event, event.id <= topic.end)

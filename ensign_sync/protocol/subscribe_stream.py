@@ -65,6 +65,8 @@ TRANSITIONS = table(
     }
 )
 
+_OPEN = State.OPEN  # looked up once, since Python takes long over a member of an enumeration
+
 _INPUT_OF = {Ready: Input.READY, Delivery: Input.EVENT}
 
 
@@ -89,7 +91,10 @@ class SubscribeProtocol(Machine):
 
     def ack(self, id: bytes) -> None:
         """Tell the server that an event was processed."""
-        self._say(Input.ACK, Ack(id))
+        if self.state is _OPEN:  # the way of every event
+            self.outgoing.append(Ack(id))
+        else:
+            self._say(Input.ACK, Ack(id))
 
     def nack(self, id: bytes, code: int) -> None:
         """Tell the server that an event was not processed, and why."""

@@ -26,6 +26,7 @@ from ..settings import Reconnect
 from ..times import instant_of
 from .log import NEVER, Log
 from .progress import Progress
+from .turns import Turns
 
 logger = logging.getLogger("ensign_sync")
 
@@ -35,8 +36,10 @@ IDLE_SECONDS = (1, 10)
 #: A thread that comes so much too late was kept from running, and what it sees says nothing.
 _LATE = 0.5
 
-#: For so many seconds the stream waits for a program that does not keep up, before the rest is left to the log.
+#: For so many seconds the stream waits for a program that does not keep up, before the rest is left to the log; and
+#: again while so many events are taken meanwhile, as when the program has got at once what was held.
 _A_LITTLE = 0.1
+_A_LOT = 500
 
 #: So many bytes that arrive before the topics have begun are kept; what comes beyond them is in the log.
 _MOST_EARLY = 64 * 2**20
@@ -131,6 +134,8 @@ class Healing:
         self._wake = Signal()
         self._cancel: Callable[[], None] = _nothing
         self._failures = 0  # of reads, in a row
+        self._turns = Turns()
+        self._row_at: Optional[float] = None  # when the last row came; None while none is waited for
         self._refused: Dict[bytes, int] = {}
         self.last_error: Optional[Exception] = None
         self._gone: Set[str] = set()  # names of topics that were destroyed
@@ -265,11 +270,18 @@ class Healing:
                     self._early_bytes += size + OVERHEAD
                 return
             machine = self._machine
+            if room and not (self._special or delivery.is_duplicate):
+                row = machine.straight(delivery)
+                if row >= 0:
+                    self._pass_straight(delivery, row, size)
+                    return
             machine.live(delivery, room)
             if machine.deliveries:
                 self._pass_on()
             if machine.stirred:
                 self._see_to()
+        if self._row_at is not None:
+            self._turns.one_live()
 
     @holding("_lock")
     def again(self, item: Any) -> None:
@@ -285,8 +297,22 @@ class Healing:
             return self._inbox.wait_for_room(size)
         if not self._machine.is_live(topic_id):
             return False
-        deadline = Deadline(_A_LITTLE, self._clock)
-        return self._inbox.wait_for_room(size, low=True, deadline=deadline) or self._inbox.has_room(size)
+        inbox = self._inbox
+        while True:
+            before = inbox.taken
+            if inbox.wait_for_room(size, low=True, deadline=Deadline(_A_LITTLE, self._clock)) or inbox.has_room(size):
+                return not inbox.closed
+            if inbox.taken - before < _A_LOT:
+                return False
+
+    @property
+    def behind(self) -> List[str]:
+        """The names of the topics that are not live."""
+        return self._behind()
+
+    @holding("_lock")
+    def _behind(self) -> List[str]:
+        return sorted(self._names[id] for id in self._machine.behind)
 
     def close(self) -> None:
         """End it; does not wait for the thread."""
@@ -306,6 +332,13 @@ class Healing:
         return gather([thread for thread in (self._thread, self._leaving) if thread is not None], deadline)
 
     # what the machine has said; all of it needs the lock
+
+    def _pass_straight(self, delivery: Delivery, row: int, size: int) -> None:
+        """Do as ``_pass_on`` for one event with which nothing is special."""
+        name = self._names[delivery.topic_id]
+        if self._progress.keeps:
+            self._progress.delivered(name, delivery.id, row)
+        self._inbox.put((delivery, name, 0), size)
 
     def _pass_on(self) -> None:
         if self._machine.begins:
@@ -443,38 +476,43 @@ class Healing:
         if spelled is None:
             self._gave_up(read.topic_id, f"no query can name the topic {name}")
             return True
-        patience = Patience(None, PATIENCE, self._clock)
-        waiting = [True]
+        now = self._now
+        self._row_at = now()
         try:
             rows = self._log.rows(spelled, read.offset, read.alone, read.duplicates, None, self._looks_back(read))
         except EnsignError as error:
             return self._failed(read, name, error)
-        watched = Watched(lambda: patience.remaining() if waiting[0] else None, rows.cancel)
+        watched = Watched(self._until_row_is_late, rows.cancel)
         self._watchdog.add(watched)
         self._cancel = rows.cancel
         well = wanted = True
         try:
             if self._closed:
                 rows.cancel()
-            inbox = self._inbox
+            inbox, machine, turns = self._inbox, self._machine, self._turns
             for row in rows:
                 size = len(row.payload)
                 if not inbox.has_room(size):
-                    waiting[0] = False
+                    self._row_at = None
                     self._tell_full()
                     inbox.wait_for_room(size, low=True)
-                    waiting[0] = True
-                patience.progress()
+                self._row_at = now()
+                turns.one_row()
                 if self._failures:
                     self._got_on(read)
-                wanted = self._row(read, row)
+                with self._lock:
+                    number = -1 if self._special or row.is_duplicate else machine.straight_row(read, row)
+                    if number >= 0:
+                        self._pass_straight(row, number, size)
+                        continue
+                    wanted = self._row(read, row)
                 if not wanted:
                     break
         except EnsignError as error:
             well = self._failed(read, name, error)
         finally:
             self._watchdog.remove(watched)
-            self._cancel = _nothing
+            self._row_at, self._cancel = None, _nothing
             rows.cancel()
         if well:
             self._got_on(read)
@@ -486,8 +524,13 @@ class Healing:
     def _looks_back(self, read: Read) -> bool:
         return self._starts.get(read.topic_id, _FROM_ROW_0).recent
 
-    @holding("_lock")
+    def _until_row_is_late(self) -> Optional[float]:
+        """Return how long the server still may take until the next row; None while that waits for us."""
+        at = self._row_at
+        return None if at is None else max(0.0, at + PATIENCE - self._now())
+
     def _row(self, read: Read, row: Delivery) -> bool:
+        """Take a row that is not as all others. Needs the lock."""
         machine = self._machine
         wanted = machine.row(read, row)
         if machine.deliveries:

@@ -121,8 +121,17 @@ class SubscribeStream(Stream):
         Raises:
             CheckpointError: It could not be saved; the event is acknowledged.
         """
-        self._answer("acked", self.machine.ack, id)
-        self.progress.done(topic, id)
+        with self._mutex: self._ack(id)  # noqa: E701 - see handover/locking.py
+        if self.progress.keeps:
+            self.progress.done(topic, id)
+
+    def _ack(self, id: bytes) -> None:
+        self.counts["acked"] += 1
+        machine = self.machine
+        if not machine.over:
+            machine.ack(id)
+            if machine.outgoing:
+                self._driver.flush()
 
     def nack(
         self, delivery: Delivery, topic: str, code: int, refused: int, policy: Optional[Redeliver] = None

@@ -1,10 +1,9 @@
 """A call driven on grpcio's completion queue; every private name of grpcio that the client uses is in this file.
 
 The thread in ``messages`` is the only one that asks the queue what has happened; it may be another each time. One
-message is being sent at a time;
-its completion starts the next one, and while more are waiting each carries the hint that another follows, so that gRPC
-writes many at once. That is what makes it several times as fast as the public stub, which needs some 24 system calls
-and 14 thread switches for each message.
+message is being sent at a time; its completion starts the next one, and while more are waiting each carries the hint
+that another follows, so that gRPC writes many at once. That is what makes it several times as fast as the public stub,
+which needs some 24 system calls and 14 thread switches for each message.
 """
 
 import contextlib
@@ -130,8 +129,11 @@ class DirectCall(Call):
         metadata: Metadata,
         settings: Settings,
         surprised: Callable[[str], None],
+        timeout: Optional[float] = None,
     ) -> None:
         """Start the call; ``surprised`` is told, once, if grpcio turns out not to be as this file knows it.
+
+        After ``timeout`` seconds it ends with DEADLINE_EXCEEDED.
 
         Raises:
             AttributeError, TypeError: It did so at once.
@@ -152,7 +154,7 @@ class DirectCall(Call):
         self._status: Optional[_Status] = None
         self._opening = 3
         self._receiving = False
-        self._call = _start(channel, method.path, tuple(metadata))
+        self._call = _start(channel, method.path, tuple(metadata), timeout)
 
     # any thread
 
@@ -297,7 +299,7 @@ class DirectCall(Call):
         return []
 
 
-def _start(channel: Any, path: str, metadata: Tuple[Tuple[str, str], ...]) -> Any:
+def _start(channel: Any, path: str, metadata: Tuple[Tuple[str, str], ...], timeout: Optional[float]) -> Any:
     operations = (
         ((_cygrpc.SendInitialMetadataOperation(metadata, _NO_FLAGS),), _OPENED),
         ((_cygrpc.ReceiveInitialMetadataOperation(_NO_FLAGS),), _METADATA),
@@ -305,7 +307,8 @@ def _start(channel: Any, path: str, metadata: Tuple[Tuple[str, str], ...]) -> An
     )
     # flags, method, host, deadline, metadata, credentials, operations, context
     defaults = _cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS
-    arguments = (defaults, path.encode("ascii"), None, None, metadata, None, operations, None)
+    deadline = None if timeout is None else time.time() + timeout
+    arguments = (defaults, path.encode("ascii"), None, deadline, metadata, None, operations, None)
     try:
         return channel._channel.segregated_call(*arguments, None)  # a registered call, which later versions want
     except TypeError:

@@ -1,4 +1,4 @@
-"""A call on grpcio's public stub, fed by a queue."""
+"""Calls on grpcio's public stub: one fed by a queue, and one that sends a single message."""
 
 import queue
 import threading
@@ -83,3 +83,42 @@ class StubCall(Call):
 
     def channel_threads(self) -> List[threading.Thread]:
         return list(self._threads)
+
+
+class StubRows(Call):
+    """A call that has sent its only message; ``messages`` reads on the calling thread where grpcio can."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        method: Method,
+        request: bytes,
+        metadata: Metadata,
+        settings: Settings,
+        timeout: Optional[float],
+    ) -> None:
+        self._name, self._settings = method.name, settings
+        self._call: Any = channel.unary_stream(method.path)(request, timeout=timeout, metadata=tuple(metadata))
+
+    def write(self, messages: List[Message]) -> None:
+        raise AssertionError("the one message was sent")
+
+    def half_close(self) -> None:
+        return None
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def messages(self) -> Generator[bytes, None, None]:
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise to_exception(error, self._name, self._settings) from error
+        finally:
+            self.cancel()
+
+    def join(self, deadline: Deadline) -> None:
+        return None
+
+    def channel_threads(self) -> List[threading.Thread]:
+        return []

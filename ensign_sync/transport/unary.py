@@ -22,7 +22,9 @@ from ..wire.codec import decode_row, decode_row_with_origin
 from ..wire.methods import Method
 from . import direct_call
 from .auth import TokenSource
+from .call import Call
 from .channel import to_exception
+from .choice import open_rows
 
 _T = TypeVar("_T")
 
@@ -162,11 +164,11 @@ class Unary:
         request = messages.query_request(query, params, duplicates)
         metadata, token = self.metadata(timeout)
         try:
-            call = self._channel().unary_stream(methods.ENSQL.path)(request, timeout=timeout, metadata=metadata)
+            call = open_rows(self._channel(), methods.ENSQL, request, metadata, self._settings, timeout)
         except ValueError as error:
             raise closed_channel(error) from error
         decode = decode_row_with_origin if origins else decode_row
-        return Rows(call, self._settings, decode, lambda: self._tokens.invalidate(token), self._pauses.is_set)
+        return Rows(call, decode, lambda: self._tokens.invalidate(token), self._pauses.is_set)
 
     # how they are made
 
@@ -247,8 +249,7 @@ class Rows:
 
     def __init__(
         self,
-        call: Any,
-        settings: Settings,
+        call: Call,
         decode: Callable[[bytes], Delivery],
         token_refused: Callable[[], None],
         closed: Callable[[], bool],
@@ -256,21 +257,19 @@ class Rows:
         self._closed = closed
         self._decode = decode
         self._call = call
-        self._settings = settings
         self._token_refused = token_refused
 
     def __iter__(self) -> Iterator[Delivery]:
         try:
             decode = self._decode
-            for data in self._call:
+            for data in self._call.messages():
                 yield decode(data)
-        except grpc.RpcError as error:
-            failure = to_exception(error, methods.ENSQL.name, self._settings)
+        except EnsignError as failure:
             if retry.is_token_refused(failure):
                 self._token_refused()
             if failure.code == "CANCELLED" and self._closed():
-                raise closed_channel(failure) from error
-            raise failure from error
+                raise closed_channel(failure) from failure
+            raise
 
     def cancel(self) -> None:
         """End the query; the reader's iteration ends with a CANCELLED error."""

@@ -23,12 +23,20 @@ _LONG = 1 << 21
 #: The tags of offset, epoch and region, which nobody asks for.
 _NUMBERS = frozenset((0x18, 0x20, 0x28))
 
+#: So many shapes and middles are kept.
+_MOST_KEPT = 1000
+
 #: So many bytes the time of an event takes with its tag and length: most have nanoseconds, some none.
 _TIMES = (14, 8, 13, 12, 11, 10)
 
 
 def read_reply(data: bytes) -> Optional[Delivery]:
     """Read a reply that is an event."""
+    shape = _replies.get(len(data))
+    if shape is not None:
+        delivery = _read_shaped(data, shape)
+        if delivery is not None:
+            return delivery
     try:
         if data[0] != 0x0A:
             return None
@@ -39,34 +47,77 @@ def read_reply(data: bytes) -> Optional[Delivery]:
                 size, at = size & 0x3FFF | data[3] << 14, 4
         if size >= _LONG or size != len(data) - at:
             return None
-        return _read_wrapper(data, at)
+        return _read_wrapper(data, at, _replies)
     except IndexError:
         return None
 
 
 def read_row(data: bytes) -> Optional[Delivery]:
     """Read a row of a query."""
+    shape = _rows.get(len(data))
+    if shape is not None:
+        delivery = _read_shaped(data, shape)
+        if delivery is not None:
+            return delivery
     try:
-        return _read_wrapper(data, 0)
+        return _read_wrapper(data, 0, _rows)
     except IndexError:
         return None
 
 
-def _read_wrapper(data: bytes, at: int) -> Optional[Delivery]:
+class _Shape(NamedTuple):
+    """Where the parts of a message lie, and what stands between them."""
+
+    head: bytes  # up to the id
+    id: int
+    after_topic: int
+    publisher: bytes  # its tag and length, if it is there
+    before_event: int
+    event_head: bytes
+    event: int
+    end: int
+    committed: bytes  # its tag and length, if it is there
+
+
+#: The shapes so far, by the length of the message: those of a topic are alike.
+_replies: Dict[int, _Shape] = {}
+_rows: Dict[int, _Shape] = {}
+
+_LARGEST_SHAPED = 4096
+
+
+def _read_shaped(data: bytes, shape: _Shape) -> Optional[Delivery]:
+    """Read a message of a shape that was seen before; None if it is not of that shape after all."""
+    head, at, after_topic, publisher, before_event, event_head, event, end, committed = shape
+    if (
+        data[:at] != head
+        or data[at + 10 : at + 12] != b"\x12\x10"
+        or data[before_event:event] != event_head
+        or data[after_topic : after_topic + len(publisher)] != publisher
+        or data[end : end + 2] != committed
+    ):
+        return None
+    stored = data[end + 2 :] if committed else None
+    result: Delivery = _delivery((data[at : at + 10], data[at + 12 : after_topic], data[event:end], stored, False, ""))
+    return result
+
+
+def _read_wrapper(data: bytes, at: int, shapes: Dict[int, _Shape]) -> Optional[Delivery]:
     """Read id, topic id, perhaps numbers and the publisher, the event, and perhaps the time at which it was stored."""
     if data[at : at + 2] != b"\x0a\x0a" or data[at + 12 : at + 14] != b"\x12\x10":
         return None
-    end = at + 30
+    after_topic = after_numbers = end = at + 30
     while data[end] in _NUMBERS:
         if data[end + 1] >= 128:
             return None
-        end += 2
+        after_numbers = end = end + 2
     if data[end] == 0x32:
         if data[end + 1] >= 128:
             return None
         end += 2 + data[end + 1]
     if data[end] != 0x4A:
         return None
+    before_event = end
     size, begin = data[end + 1], end + 2
     if size >= 128:
         size, begin = size & 127 | data[end + 2] << 7, end + 3
@@ -81,6 +132,14 @@ def _read_wrapper(data: bytes, at: int) -> Optional[Delivery]:
         if data[end] != 0x7A or data[end + 1] != left - 2 or left >= 128:
             return None
         committed = data[end + 2 :]
+    if after_numbers == after_topic and len(data) <= _LARGEST_SHAPED:
+        if len(shapes) >= _MOST_KEPT:
+            shapes.clear()
+        publisher = data[after_topic : min(after_topic + 2, before_event)]
+        event_head, time_head = data[before_event:begin], data[end : end + 2]
+        shapes[len(data)] = _Shape(
+            data[: at + 2], at + 2, after_topic, publisher, before_event, event_head, begin, end, time_head
+        )
     id, topic_id, payload = data[at + 2 : at + 12], data[at + 14 : at + 30], data[begin:end]
     result: Delivery = _delivery((id, topic_id, payload, committed, False, ""))
     return result
@@ -97,7 +156,6 @@ class _Middle(NamedTuple):
 #: The middles so far: a publisher's events are alike.
 _middles: Dict[bytes, _Middle] = {}
 
-_MOST_KEPT = 1000
 _LONGEST = 1000
 
 

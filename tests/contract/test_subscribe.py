@@ -11,6 +11,7 @@ from ensign_sync.events import EventState
 from ensign_sync.exceptions import CouldNotAck
 from ensign_sync.ids import RLID
 from ensign_sync.nack import UNPROCESSED
+from tests.waiting import eventually
 
 
 def numbered(count):
@@ -176,6 +177,7 @@ def test_a_slow_reader_with_a_small_buffer_gets_everything(client, caplog):
     caplog.set_level(logging.INFO)
     with client.subscribe("weather", max_buffered=5) as sub:
         client.publish("weather", numbered(300))
+        eventually(lambda: sub.stats()["behind"] == ["weather"])
         assert take(sub, 300) == numbered(300)
     assert len([record for record in caplog.records if "is full" in record.getMessage()]) == 1
 

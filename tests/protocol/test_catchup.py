@@ -516,6 +516,17 @@ def test_what_was_had_before_it_cannot_be_read_any_more():
     assert machine.gaps[0].after_id == events[0].id
 
 
+def test_the_row_of_a_live_event():
+    """The row says what the stream does not: who published it, and that it is a duplicate; the stream, when."""
+    for more in ({}, {"origin": "me"}, {"is_duplicate": True}):
+        topics, events, machine = scene(1)
+        assert machine.behind == [topics["a"]]
+        read = machine.next_read()
+        machine.live(events[0]._replace(committed=17), True)
+        machine.row(read, events[0]._replace(**more))
+        assert had(machine) == [events[0]._replace(committed=17, **more)]
+
+
 def test_a_topic_that_is_destroyed():
     """It is told, and forgotten; one of the same name later is another."""
     topics, events, machine = scene(2)
