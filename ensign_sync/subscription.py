@@ -28,7 +28,7 @@ from .streams.subscribing import SubscribeStream
 
 logger = logging.getLogger("ensign_sync")
 
-_SUBSCRIBED = EventState.SUBSCRIBED
+_SUBSCRIBED, _ACKED, _NACKED = EventState.SUBSCRIBED, EventState.ACKED, EventState.NACKED
 
 
 class Gap(NamedTuple):
@@ -130,12 +130,13 @@ class Subscription:
         Raises:
             CheckpointError: The checkpoint could not be written.
         """
-        if self._stream.progress.closed and event._state is _SUBSCRIBED:
+        stream = self._stream
+        if stream.progress.closed and event._state is _SUBSCRIBED:
             return False
-        if self._answered(event, EventState.ACKED):
+        if self._answered(event, _ACKED):
             delivery, topic, _ = event._delivered
-            self._stream.ack(topic, delivery.id)
-        return event._state is EventState.ACKED
+            stream.ack(topic, delivery.id)
+        return event._state is _ACKED
 
     def nack(self, event: Event, code: int = UNPROCESSED) -> bool:
         """Refuse an event; does not block. Returns False if it was acknowledged before.
@@ -143,7 +144,7 @@ class Subscription:
         With DELIVER_AGAIN_ANY or DELIVER_AGAIN_NOT_ME it is delivered again after a while, see ``redeliver``; with any
         other code it is done with.
         """
-        if self._answered(event, EventState.NACKED):
+        if self._answered(event, _NACKED):
             delivery, topic, refused = event._delivered
             self._stream.nack(delivery, topic, int(code), refused)
         return event._state is EventState.NACKED
@@ -202,7 +203,7 @@ class Subscription:
             delivery, topic, refused = event._delivered
             if retry is not None and in_order and refused + 1 < retry.attempts:
                 return False
-            if self._answered(event, EventState.NACKED):
+            if self._answered(event, _NACKED):
                 code = UNPROCESSED if retry is None else DELIVER_AGAIN_ANY
                 self._stream.nack(delivery, topic, int(code), refused, retry)
         else:
@@ -274,10 +275,15 @@ class Subscription:
 
     def _hand_out(self, item: Tuple[Any, str, int]) -> Optional[Event]:
         """Make the event of what arrived; None if the query does not want it, and then it is done with."""
-        event = self._made(item)
-        if event is not None:
+        if self._wanted is None:  # as _made does
+            event = self._decode(item[0], item[1])
+            event._handle, event._delivered = self, item
             self._delivered += 1
-        return event
+            return event
+        wanted = self._made(item)
+        if wanted is not None:
+            self._delivered += 1
+        return wanted
 
     def _made(self, item: Tuple[Any, str, int]) -> Optional[Event]:
         delivery, topic, refused = item
@@ -305,11 +311,15 @@ class Subscription:
     def _answered(self, event: Event, state: EventState) -> bool:
         if event._handle is not self:
             raise CouldNotAck("the event did not come from this subscription")
-        with self._answering:
-            first = event._state is _SUBSCRIBED
-            if first:
-                event._state = state
-        return first
+        with self._answering: return _changed(event, state)  # noqa: E701 - see handover/locking.py
+
+
+def _changed(event: Event, state: EventState) -> bool:
+    """Answer an event that was not; returns whether it was not."""
+    if event._state is not _SUBSCRIBED:
+        return False
+    event._state = state
+    return True
 
 
 class Asked(NamedTuple):

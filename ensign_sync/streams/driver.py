@@ -206,8 +206,11 @@ class StreamDriver:
 
     def flush(self) -> None:
         """Send what the machine wants to say. Needs the mutex."""
-        if self.machine.outgoing:
-            self._send(self.machine.frames_to_send())
+        machine = self.machine
+        frames = machine.outgoing
+        if frames:
+            machine.outgoing = []
+            self._send(frames)
 
     def wait_until(self, condition: Callable[[], bool], remaining: Callable[[], Optional[float]]) -> bool:
         """Block until the condition holds or no time remains; returns whether it holds. Needs the mutex.

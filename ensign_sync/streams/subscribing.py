@@ -130,8 +130,7 @@ class SubscribeStream(Stream):
         machine = self.machine
         if not machine.over:
             machine.ack(id)
-            if machine.outgoing:
-                self._driver.flush()
+            self._driver.flush()
 
     def nack(
         self, delivery: Delivery, topic: str, code: int, refused: int, policy: Optional[Redeliver] = None
