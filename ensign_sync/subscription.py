@@ -17,7 +17,7 @@ from .exceptions import (
 )
 from .handover.clock import Deadline, Patience
 from .handover.crew import run_crew
-from .handover.inbox import Inbox, InboxClosed
+from .handover.inbox import Hand, Inbox, InboxClosed
 from .ids import RLID, ULID
 from .nack import DELIVER_AGAIN_ANY, UNPROCESSED
 from .settings import Redeliver
@@ -92,10 +92,17 @@ class Subscription:
             EnsignClientClosingError: The subscription is closed.
             EnsignError: What ended the subscription for good.
         """
-        deadline = None if timeout is None else Deadline(timeout)
+        hand: Hand = []
+        try:
+            return self._next(None if timeout is None else Deadline(timeout), hand)
+        except BaseException as error:
+            self._put_back(hand, error)
+            raise
+
+    def _next(self, deadline: Optional[Deadline], hand: Hand) -> Event:
         while True:
             try:
-                item = self._inbox.get(deadline)
+                item = self._inbox.get(deadline, hand)
             except TimeoutError:
                 raise queue.Empty from None
             except InboxClosed as closed:
@@ -105,6 +112,12 @@ class Subscription:
             event = self._hand_out(item)
             if event is not None:
                 return event
+            hand.clear()
+
+    def _put_back(self, hand: Hand, error: BaseException) -> None:
+        """Put back what an interrupt, such as Ctrl-C, kept from being handed out."""
+        if hand and not isinstance(error, Exception):
+            self._inbox.put_back(hand)
 
     def get_nowait(self) -> Event:
         """Return the next event if it is there; else raise queue.Empty. Otherwise like ``get``."""
@@ -114,12 +127,16 @@ class Subscription:
         """Return what there is, up to ``max_events``; waits at most ``timeout`` seconds for the first."""
         if max_events < 1:
             raise ValueError(f"max_events must be at least 1, got {max_events}")
+        hand: Hand = []
         try:
-            first = self.get(timeout)
+            first = self._next(Deadline(timeout), hand)
+            rest = map(self._hand_out, self._inbox.get_many(max_events - 1, hand))
+            return [first, *(event for event in rest if event is not None)]
         except queue.Empty:
             return []
-        rest = map(self._hand_out, self._inbox.get_many(max_events - 1))
-        return [first, *(event for event in rest if event is not None)]
+        except BaseException as error:
+            self._put_back(hand, error)
+            raise
 
     def ack(self, event: Event) -> bool:
         """Acknowledge an event; it does not come again, also after a restart if there is a checkpoint.
@@ -133,9 +150,15 @@ class Subscription:
         stream = self._stream
         if stream.progress.closed and event._state is _SUBSCRIBED:
             return False
-        if self._answered(event, _ACKED):
-            delivery, topic, _ = event._delivered
-            stream.ack(topic, delivery.id)
+        try:
+            if self._answered(event, _ACKED):
+                delivery, topic, _ = event._delivered
+                stream.ack(topic, delivery.id)
+        except Exception:
+            raise
+        except BaseException:  # an interrupt: nobody may have been told, so it can be said again
+            event._state = _SUBSCRIBED
+            raise
         return event._state is _ACKED
 
     def nack(self, event: Event, code: int = UNPROCESSED) -> bool:
@@ -144,9 +167,15 @@ class Subscription:
         With DELIVER_AGAIN_ANY or DELIVER_AGAIN_NOT_ME it is delivered again after a while, see ``redeliver``; with any
         other code it is done with.
         """
-        if self._answered(event, _NACKED):
-            delivery, topic, refused = event._delivered
-            self._stream.nack(delivery, topic, int(code), refused)
+        try:
+            if self._answered(event, _NACKED):
+                delivery, topic, refused = event._delivered
+                self._stream.nack(delivery, topic, int(code), refused)
+        except Exception:
+            raise
+        except BaseException:  # as in ack
+            event._state = _SUBSCRIBED
+            raise
         return event._state is EventState.NACKED
 
     def run(
@@ -256,16 +285,24 @@ class Subscription:
 
     def __next__(self) -> Event:
         handed_out = self._handed_out.__dict__  # of this thread
-        before = handed_out.pop("event", None)
-        if before is not None and before._state is _SUBSCRIBED:
-            self.ack(before)
+        hand: Hand = []
         try:
-            event = self.get()
+            before = handed_out.get("event")
+            if before is not None:
+                if before._state is _SUBSCRIBED:
+                    self.ack(before)
+                handed_out["event"] = None
+            event = self._next(None, hand)
+            if self._auto_ack:
+                handed_out["event"] = event
+            return event
         except EnsignClientClosingError:
             raise StopIteration from None
-        if self._auto_ack:
-            handed_out["event"] = event
-        return event
+        except BaseException as error:
+            if hand:
+                handed_out["event"] = None
+            self._put_back(hand, error)
+            raise
 
     def __enter__(self) -> "Subscription":
         return self

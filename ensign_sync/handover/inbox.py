@@ -14,6 +14,9 @@ from .locking import holding
 
 _NOTHING = object()
 
+#: What a call has taken out: items, each with its size.
+Hand = List[Tuple[Any, int]]
+
 #: Where items are taken faster than one in so many seconds, seen over so many of them ...
 _QUICK = 0.00008
 _SEEN = 32
@@ -44,7 +47,7 @@ class Inbox:
         self._items: Deque[Tuple[Any, int]] = deque()
         self._bytes_in = 0  # all that ever came, written by who puts
         self._bytes_out = 0  # and went, under the lock
-        self._closed = False
+        self._closed = self._dropped = False
         self._cause: Optional[BaseException] = None
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
@@ -115,18 +118,31 @@ class Inbox:
             self._givers -= 1
             self._patient_givers -= low
 
-    def get(self, deadline: Optional[Deadline] = None) -> Any:
+    def get(self, deadline: Optional[Deadline] = None, hand: Optional[Hand] = None) -> Any:
         """Take the oldest item, blocking while there is none.
+
+        What is taken stands in ``hand`` before it is, so that who is interrupted can put it back.
 
         Raises:
             TimeoutError: The deadline passed.
             InboxClosed: There is nothing more to come.
         """
-        with self._lock: item = self._take() if self._items else _NOTHING  # noqa: E701 - see locking.py
-        return self._wait_and_take(deadline) if item is _NOTHING else item
+        with self._lock: item = self._take(hand) if self._items else _NOTHING  # noqa: E701 - see locking.py
+        return self._wait_and_take(deadline, hand) if item is _NOTHING else item
 
     @holding("_lock")
-    def _wait_and_take(self, deadline: Optional[Deadline]) -> Any:
+    def put_back(self, hand: Hand) -> None:
+        """Put what is in a hand back to where it was, as far as it was taken; a closed inbox has dropped it."""
+        for entry in reversed(hand):
+            if not (self._dropped or (self._items and self._items[0] is entry)):
+                self._items.appendleft(entry)
+                self._bytes_out -= entry[1]
+                self.taken -= 1
+        hand.clear()
+        self._filled.notify_all()
+
+    @holding("_lock")
+    def _wait_and_take(self, deadline: Optional[Deadline], hand: Optional[Hand]) -> Any:
         while not self._items:
             if self._closed:
                 raise InboxClosed(self._cause)
@@ -148,7 +164,7 @@ class Inbox:
             finally:
                 self._takers -= 1
                 self._called = max(0, self._called - 1)
-        return self._take()
+        return self._take(hand)
 
     def _comes_fast(self) -> bool:
         """Tell, before a wait, whether items come so fast that it is worth to wait for several at once."""
@@ -160,9 +176,9 @@ class Inbox:
         return self._fast and not self._takers and not self._givers
 
     @holding("_lock")
-    def get_many(self, most: int) -> List[Any]:
+    def get_many(self, most: int, hand: Optional[Hand] = None) -> List[Any]:
         """Take up to ``most`` items that are there, without blocking."""
-        return [self._take() for _ in range(min(most, len(self._items)))]
+        return [self._take(hand) for _ in range(min(most, len(self._items)))]
 
     @holding("_lock")
     def close(self, cause: Optional[BaseException] = None, drop: bool = True) -> None:
@@ -171,12 +187,17 @@ class Inbox:
             self._closed = True
             self._cause = cause
         if drop:
+            self._dropped = True
             self._items.clear()
         self._filled.notify_all()
         self._emptied.notify_all()
 
-    def _take(self) -> Any:
-        item, size = self._items.popleft()
+    def _take(self, hand: Optional[Hand]) -> Any:
+        entry = self._items[0]
+        if hand is not None:
+            hand.append(entry)
+        self._items.popleft()
+        item, size = entry
         self._bytes_out += size
         self.taken += 1
         if self._givers and (self._givers > self._patient_givers or self.is_low):

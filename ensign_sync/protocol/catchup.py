@@ -16,12 +16,12 @@ Its doors:
     to the application     begins, deliveries, gaps, and reopen: the stream has to be opened anew
 """
 
-from bisect import insort
-from collections import deque
-from typing import Callable, Deque, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
+from .catchup_values import AT_THE_END, BEFORE_ALL, Begun, Gap, Held, LookBack, Passed, Read
 from .frames import Delivery
 from .search import Search
+from .topic_state import TopicState
 
 #: A server keeps so many events for a subscriber and drops what comes beyond them, so a drop can only follow as many
 #: that were received without a pause.
@@ -36,112 +36,6 @@ MOST_HELD = 64 * 2**20
 
 #: What an event takes besides its payload, in bytes.
 OVERHEAD = 400
-
-BEFORE_ALL = b""  # smaller than every id
-
-#: Start after the last event that is there, wherever that is.
-AT_THE_END = b"\xff" * 10
-
-
-#: From the id of the last event to one that is not after it.
-LookBack = Callable[[bytes], bytes]
-
-
-class Read(NamedTuple):
-    """To the log: read a topic from a row on, to its end, or one row alone."""
-
-    topic_id: bytes
-    offset: int
-    alone: bool
-    duplicates: bool
-    number: int  # tells a read from others that are alike
-
-
-class Passed(NamedTuple):
-    """To the application: an event, which is the row of the log that ``row`` says, as far as is known.
-
-    ``looked_back``: It lies before the end at which the topic began, see ``start``.
-    """
-
-    delivery: Delivery
-    row: int
-    looked_back: bool = False
-
-
-class Begun(NamedTuple):
-    """To the application, before the deliveries that come with it: it is known where a topic begins.
-
-    Everything up to the floor is done with; the anchor is the event in the row of the log, None if no row is known.
-    """
-
-    topic_id: bytes
-    floor: bytes
-    anchor: Optional[bytes]
-    row: int
-
-
-class Gap(NamedTuple):
-    """To the application: events were missed, or may have been, and are not to be had."""
-
-    topic_id: bytes
-    after_id: bytes
-    certain: bool
-    reason: str
-
-
-class _Held(NamedTuple):
-    delivery: Delivery
-    stepped: bool  # the server's clock went back before it
-
-
-class _Topic:
-    """What is known of one topic."""
-
-    def __init__(self, id: bytes, floor: bytes = BEFORE_ALL) -> None:
-        self.id = id
-        self.floor = floor  # every event up to here was delivered
-        self.seen: Set[bytes] = set()  # and these
-        self.done: FrozenSet[bytes] = frozenset()  # and these, by a subscription before this one
-        self.by_id: Deque[bytes] = deque()  # sorted
-        self.largest = floor  # that was delivered, or counts as if it was
-        self.row = -1  # the row of the log ...
-        self.anchor: Optional[bytes] = None  # ... that has this id
-        self.behind = self.dirty = True
-        self.spilled = False
-        self.held: Dict[bytes, _Held] = {}
-        self.search: Optional[Search] = None
-        self.read: Optional[Read] = None  # under way
-        self.rows = 0  # of it
-        self.last_read = 0
-        self.held_before: Set[bytes] = set()  # it was sent
-        self.again = False  # without duplicates
-        self.look_back: Optional[LookBack] = None
-        self.end = BEFORE_ALL  # what is read up to here is looked back at
-        self.only_live = False
-
-    @property
-    def begun(self) -> bool:
-        """Whether it is known what comes before the first event that is delivered."""
-        return self.floor != AT_THE_END
-
-    def was_delivered(self, id: bytes) -> bool:
-        return id <= self.floor or id in self.seen or id in self.done
-
-    def remember(self, id: bytes, most: int) -> None:
-        self.seen.add(id)
-        if not self.by_id or id > self.by_id[-1]:
-            self.by_id.append(id)
-        else:
-            insort(self.by_id, id)
-        self.largest = max(self.largest, id)
-        self.forget(most)
-
-    def forget(self, most: int) -> None:
-        """Forget the smallest, not the oldest: what is later may come again."""
-        while len(self.by_id) > most:
-            smallest = self.by_id.popleft()
-            self.seen.discard(smallest)
-            self.floor = max(self.floor, smallest)
 
 
 class CatchUp:
@@ -171,7 +65,7 @@ class CatchUp:
         self._overhead = overhead
         self._held_bytes = 0
         self.topics: Dict[str, bytes] = {}
-        self._topics: Dict[bytes, _Topic] = {}
+        self._topics: Dict[bytes, TopicState] = {}
         self._share = memory  # of the memory for each topic
         self._open = False
         self._previous: Optional[int] = None  # the counter of the last live event of this stream
@@ -189,7 +83,7 @@ class CatchUp:
         after which id to begin all the same: what lies between the two is delivered first, and marked.
         """
         self.topics[name] = id
-        topic = self._add(_Topic(id, floor))
+        topic = self._add(TopicState(id, floor))
         topic.look_back = look_back
         if floor != BEFORE_ALL:
             topic.search = Search(floor, hint)
@@ -197,7 +91,7 @@ class CatchUp:
     def resume(self, name: str, id: bytes, floor: bytes, seen: Iterable[bytes], anchor: bytes, row: int) -> None:
         """Begin a topic where a subscription before this one ended; ``anchor`` is the event in a row of the log."""
         self.topics[name] = id
-        topic = self._add(_Topic(id, floor))
+        topic = self._add(TopicState(id, floor))
         topic.done = frozenset(seen)
         topic.largest = max(topic.done, default=floor)
         topic.row, topic.anchor = row, anchor
@@ -215,7 +109,7 @@ class CatchUp:
             topic.floor = topic.largest = BEFORE_ALL
             self.begins.append(Begun(id, BEFORE_ALL, None, -1))
         for held in topic.held.values():
-            if not self._was_had(topic, held):
+            if not topic.was_had(held):
                 self._put(topic, held.delivery)
         self._drop_held(topic)
 
@@ -260,7 +154,7 @@ class CatchUp:
                 self.gaps.append(Gap(old.id, old.anchor or old.floor, True, f"the topic {name} was made anew"))
             self.topics[name] = id
             if id not in self._topics:
-                self._add(_Topic(id))
+                self._add(TopicState(id))
         self._doubt(True)
 
     def lost(self) -> None:
@@ -283,13 +177,13 @@ class CatchUp:
             self._doubt(self._previous is not None)
         self._previous = counter
         self._received += 1
-        held = _Held(event, id < self._largest)
+        held = Held(event, id < self._largest)
         self._largest = max(self._largest, id)
         if topic.behind:
             self._hold(topic, held)
         elif topic.only_live:
             self._put(topic, event)
-        elif not self._was_had(topic, held):
+        elif not topic.was_had(held):
             if room:
                 self._put(topic, event)
             else:
@@ -310,12 +204,8 @@ class CatchUp:
         self._received += 1
         if id > self._largest:
             self._largest = id
-        topic.row = row = topic.row + 1
-        topic.anchor = topic.largest = id
-        topic.seen.add(id)
-        topic.by_id.append(id)
-        if len(topic.by_id) > self._share:
-            topic.forget(self._share)
+        row = topic.row + 1
+        topic.pass_straight(id, row, self._share)
         return row
 
     def idle(self, seconds: int) -> None:
@@ -346,7 +236,7 @@ class CatchUp:
             topic.held_before = set(topic.held)
         return topic.read
 
-    def _turn(self, topic: _Topic) -> Tuple[int, bytes]:
+    def _turn(self, topic: TopicState) -> Tuple[int, bytes]:
         """Return what sorts topics by when they are read.
 
         After a doubt first the one whose event arrived first; then each in turn, so that one that is always behind
@@ -365,13 +255,9 @@ class CatchUp:
             return -1
         if id <= topic.largest or id <= topic.end or id in topic.held or topic.search is not None:
             return -1
-        topic.row = row = read.offset + topic.rows
+        row = read.offset + topic.rows
         topic.rows += 1
-        topic.anchor = topic.largest = id
-        topic.seen.add(id)
-        topic.by_id.append(id)
-        if len(topic.by_id) > self._share:
-            topic.forget(self._share)
+        topic.pass_straight(id, row, self._share)
         return row
 
     def row(self, read: Read, event: Delivery) -> bool:
@@ -436,7 +322,7 @@ class CatchUp:
             else:
                 topic.behind = topic.dirty = True
 
-    def _hold(self, topic: _Topic, held: _Held) -> None:
+    def _hold(self, topic: TopicState, held: Held) -> None:
         size = len(held.delivery.payload) + self._overhead
         if self._held_bytes + size > self._most_held:
             topic.spilled = True
@@ -444,40 +330,35 @@ class CatchUp:
             topic.held[held.delivery.id] = held
             self._held_bytes += size
 
-    def _add(self, topic: _Topic) -> _Topic:
+    def _add(self, topic: TopicState) -> TopicState:
         self._topics[topic.id] = topic
         self._share = self._memory // len(self._topics)
         return topic
 
-    def _may_miss(self, topic: _Topic) -> None:
+    def _may_miss(self, topic: TopicState) -> None:
         """Nothing can be done about what may have passed unseen but to say so, if anything came before it."""
         if topic.anchor is not None:
             reason = "the stream may have left events out, and no query shows this topic"
             self.gaps.append(Gap(topic.id, topic.anchor, False, reason))
 
-    def _drop_held(self, topic: _Topic) -> None:
+    def _drop_held(self, topic: TopicState) -> None:
         self._held_bytes -= sum(len(held.delivery.payload) + self._overhead for held in topic.held.values())
         topic.held.clear()
 
-    def _forget(self, topic: _Topic) -> None:
+    def _forget(self, topic: TopicState) -> None:
         self._drop_held(topic)
         del self._topics[topic.id]
 
-    def _was_had(self, topic: _Topic, held: _Held) -> bool:
-        """Tell whether the log was faster than the stream; after a step of the clock a small id may be new."""
-        id = held.delivery.id
-        return id in topic.seen or id in topic.done or (id <= topic.floor and not held.stepped)
-
-    def _put(self, topic: _Topic, event: Delivery) -> None:
+    def _put(self, topic: TopicState, event: Delivery) -> None:
         topic.row += 1
         topic.anchor = event.id if topic.anchor is None else max(topic.anchor, event.id)
         self._deliver(topic, event)
 
-    def _deliver(self, topic: _Topic, event: Delivery, looked_back: bool = False) -> None:
+    def _deliver(self, topic: TopicState, event: Delivery, looked_back: bool = False) -> None:
         topic.remember(event.id, self._share)
         self.deliveries.append(Passed(event, topic.row, looked_back))
 
-    def _begin(self, topic: _Topic) -> None:
+    def _begin(self, topic: TopicState) -> None:
         """The end of the log is known: begin there, or look back from it."""
         end = topic.floor = topic.largest = topic.anchor or BEFORE_ALL
         if topic.look_back is not None:
@@ -489,8 +370,8 @@ class CatchUp:
             topic.end = end
             topic.search = Search(topic.floor, topic.row)
 
-    def _caught_up(self, topic: _Topic) -> None:
-        held = [one for one in topic.held.values() if not self._was_had(topic, one)]
+    def _caught_up(self, topic: TopicState) -> None:
+        held = [one for one in topic.held.values() if not topic.was_had(one)]
         if not topic.again and any(one.delivery.id in topic.held_before for one in held):
             # The log ended before an event that was there when it was read: the server cut it short, or hides that one.
             topic.again = True
@@ -502,7 +383,7 @@ class CatchUp:
         for one in held:
             self._put(topic, one.delivery)
 
-    def _misfit(self, topic: _Topic) -> None:
+    def _misfit(self, topic: TopicState) -> None:
         """The anchor is not where it was: rows are there that were hidden, or not there any more."""
         topic.read = None
         anchor = topic.anchor or BEFORE_ALL
@@ -510,7 +391,7 @@ class CatchUp:
         expected = topic.row + 1 - len(above)
         topic.search = Search(topic.floor, expected, expected)
 
-    def _searched(self, topic: _Topic, id: Optional[bytes]) -> None:
+    def _searched(self, topic: TopicState, id: Optional[bytes]) -> None:
         topic.read, search = None, topic.search
         assert search is not None
         if not search.tell(id):

@@ -22,7 +22,8 @@ from ..ids import ULID, is_ulid
 from ..nack import TOPIC_UNKNOWN
 from ..times import Kept
 from .frames import Ack, CloseStream, HalfClose, Keyed, Nack, OpenStream, Payload, Publication, Ready
-from .machine import Input, Machine, Opened, State, table
+from .machine import Input, Machine, Opened, State
+from .publish_table import TRANSITIONS
 
 
 class Abandoned(enum.Enum):
@@ -89,64 +90,7 @@ class _Pending:
         self.retried = False
 
 
-_S, _I = State, Input
 _OPEN = State.OPEN  # looked up once, since Python takes longer over a member of an enumeration than over an event
-
-
-def _row(state: State, after_last: State, **more: Tuple[State, ...]) -> Dict[Input, Tuple[State, ...]]:
-    """Write the inputs that most states take alike; ``after_last`` follows the last event when closing."""
-    maybe_last = (state, after_last)
-    row = {
-        Input.PUBLISH: (state,),
-        Input.ABANDON: maybe_last,
-        Input.REFUSE: maybe_last,
-        Input.CLOSE: maybe_last,
-        Input.LOST: (State.WAITING, State.CLOSED),
-        Input.FAIL: (State.FAILED,),
-    }
-    row.update({Input[name]: after for name, after in more.items()})
-    return row
-
-
-_ANSWERS = dict.fromkeys(("ACK", "NACK"), (_S.OPEN, _S.CLOSING))
-_LAST_ANSWERS = dict.fromkeys(("ACK", "NACK"), (_S.DRAINING, _S.CLOSING))
-_STAY_CLOSING = ("ABANDON", "CLOSE", "READY", "ACK", "NACK", "CLOSE_STREAM", "UNKNOWN")
-
-TRANSITIONS = table(
-    {
-        _S.IDLE: _row(_S.IDLE, _S.CLOSED, CONNECTED=(_S.OPENING,)),
-        _S.OPENING: _row(_S.OPENING, _S.OPENING, READY=(_S.OPEN, _S.CHECKING, _S.CLOSING), UNKNOWN=(_S.OPENING,)),
-        # Nothing was emitted on this connection, so no answer can come.
-        _S.CHECKING: _row(
-            _S.CHECKING,
-            _S.CLOSING,
-            STORED=(_S.OPEN, _S.CLOSING),
-            DRAIN=(_S.DRAINING,),
-            **dict.fromkeys(("ACK", "NACK", "CLOSE_STREAM", "UNKNOWN"), (_S.CHECKING,)),
-        ),
-        _S.OPEN: _row(
-            _S.OPEN, _S.CLOSING, DRAIN=(_S.DRAINING,), CLOSE_STREAM=(_S.OPEN,), UNKNOWN=(_S.OPEN,), **_ANSWERS
-        ),
-        # Like OPEN, but nothing is emitted: the connection is given up as soon as it owes no answer.
-        _S.DRAINING: _row(
-            _S.DRAINING,
-            _S.CLOSING,
-            DRAIN=(_S.DRAINING,),
-            CLOSE_STREAM=(_S.DRAINING,),
-            UNKNOWN=(_S.DRAINING,),
-            **_LAST_ANSWERS,
-        ),
-        # Half-closed: nobody waits for an answer any more.
-        _S.CLOSING: {
-            **{Input[name]: (_S.CLOSING,) for name in _STAY_CLOSING},
-            _I.LOST: (_S.CLOSED,),
-            _I.FAIL: (_S.CLOSED,),
-        },
-        _S.WAITING: _row(_S.WAITING, _S.CLOSED, CONNECTED=(_S.OPENING,)),
-        _S.CLOSED: {_I.ABANDON: (_S.CLOSED,), _I.CLOSE: (_S.CLOSED,)},
-        _S.FAILED: {_I.ABANDON: (_S.FAILED,), _I.CLOSE: (_S.FAILED,)},
-    }
-)
 
 _INPUT_OF = {Ready: Input.READY, Ack: Input.ACK, Nack: Input.NACK, CloseStream: Input.CLOSE_STREAM}
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 from ..exceptions import EnsignSettingsError
 from ..ids import RLID, ULID, is_ulid
 from ..times import Instant
-from .catchup import AT_THE_END, BEFORE_ALL
+from .catchup_values import AT_THE_END, BEFORE_ALL
 
 #: Between the time in the id of an event and the one at which it was stored pass at most so many milliseconds.
 LONGEST_COMMIT = 10_000

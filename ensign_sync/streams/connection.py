@@ -15,7 +15,7 @@ from ..handover.locking import LockTimeoutError, hold, holding
 from ..handover.spawn import gather
 from ..handover.watchdog import Watchdog
 from ..ids import RLID, ULID, is_ulid
-from ..protocol.catchup import LookBack
+from ..protocol.catchup_values import LookBack
 from ..protocol.frames import Delivery, Payload
 from ..protocol.start import Starts, before_milliseconds
 from ..settings import Reconnect, Redeliver, Settings

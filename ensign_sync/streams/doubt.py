@@ -13,7 +13,7 @@ from ..handover.clock import Clock, Patience
 from ..handover.watchdog import Watchdog, Watched
 from ..ids import RLID, ULID, is_ulid
 from ..protocol import retry
-from ..protocol.catchup import AT_THE_END
+from ..protocol.catchup_values import AT_THE_END
 from ..protocol.frames import Ack, Delivery
 from ..protocol.publish_stream import Doubt
 from ..protocol.search import Search

@@ -11,30 +11,27 @@ import logging
 import threading
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set
 
-from ..exceptions import EnsignConnectionError, EnsignError, EnsignTimeoutError
+from ..exceptions import EnsignError, EnsignTimeoutError
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.inbox import Inbox
 from ..handover.locking import Signal, holding
 from ..handover.spawn import gather, spawn_kept
 from ..handover.watchdog import Watchdog, Watched
 from ..protocol import retry
-from ..protocol.catchup import AT_THE_END, BEFORE_ALL, OVERHEAD, CatchUp, LookBack, Passed, Read
+from ..protocol.catchup import OVERHEAD, CatchUp
+from ..protocol.catchup_values import AT_THE_END, BEFORE_ALL, LookBack, Read
 from ..protocol.frames import Delivery
 from ..protocol.position import Resume
 from ..protocol.start import Start
 from ..settings import Reconnect
-from ..times import instant_of
+from .idleness import Idleness
 from .log import NEVER, Log
+from .meanings import Answer, Meanings
+from .outlet import Outlet
 from .progress import Progress
 from .turns import Turns
 
 logger = logging.getLogger("ensign_sync")
-
-#: A stream that nothing arrived on for so many seconds is idle; it is told twice.
-IDLE_SECONDS = (1, 10)
-
-#: A thread that comes so much too late was kept from running, and what it sees says nothing.
-_LATE = 0.5
 
 #: For so many seconds the stream waits for a program that does not keep up, before the rest is left to the log; and
 #: again while so many events are taken meanwhile, as when the program has got at once what was held.
@@ -46,9 +43,6 @@ _MOST_EARLY = 64 * 2**20
 
 #: How long a read of the log may give no row, and how long other questions to the server may take, in seconds.
 PATIENCE = 30.0
-
-#: A server that has not answered within so many seconds may still do so, however short the heartbeat.
-_SHORTEST_ANSWER = 5.0
 
 #: The pauses between reads that fail.
 _PAUSES = Reconnect(initial=0.05, maximum=5.0)
@@ -115,14 +109,14 @@ class Healing:
         self.counts: Dict[str, int] = {"gaps": 0, "reads": 0}
         self._machine = CatchUp()
         self._inbox, self._log, self._plan, self._doors, self._progress = inbox, log, plan, doors, progress
-        self._watchdog, self._heartbeat, self._all_topics = watchdog, heartbeat, all_topics
+        self._watchdog = watchdog
         self._clock = clock or Clock()
         self._now = self._clock.now
         # Guards the machine and putting into the inbox; nothing is waited for under it.
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
-        self._names: Dict[bytes, str] = {}
-        self._starts: Dict[bytes, Start] = {}
+        self._outlet = Outlet(inbox, progress, plan.origins)
+        self._names = self._outlet.names
         self._spelled: Dict[bytes, Optional[str]] = {}  # how queries name the topics, None if they cannot
         self._patient: Set[bytes] = set()  # the topics that cannot be left to the log
         self._early: List[Delivery] = []  # what arrived before the topics begin
@@ -138,17 +132,10 @@ class Healing:
         self._row_at: Optional[float] = None  # when the last row came; None while none is waited for
         self._refused: Dict[bytes, int] = {}
         self.last_error: Optional[Exception] = None
-        self._gone: Set[str] = set()  # names of topics that were destroyed
-        self._known_names: Set[str] = set()
-        self._may_ask_names = True
-        self._names_due = False
-        self._asked_names_at = self._clock.now()
-        self._heard_at = self._clock.now()
-        self._stage = len(IDLE_SECONDS)
+        self._meanings = Meanings(log, heartbeat, all_topics, self._clock)
+        self._idle = Idleness(self._clock)
         self._watched: Optional[Watched] = None
         self._told_full = False
-        self._special = False  # some start is not exact
-        self._no_duplicates = False
 
     # the stream
 
@@ -160,7 +147,7 @@ class Healing:
         """
         spelled = {id: self._spell(name, id, patience) for name, id in topics.items()}
         starts = {name: self._plan.start(name, id) for name, id in topics.items()}
-        self._no_duplicates = self._log.leaves_duplicates_out(patience.remaining())
+        self._outlet.leaves_duplicates_out = self._log.leaves_duplicates_out(patience.remaining())
         sought = [id for name, id in topics.items() if starts[name].floor and name not in self._plan.resume]
         hints = self._log.counts(sought, patience.remaining()) if sought else {}
         self._begin(topics, starts, spelled, hints)
@@ -178,8 +165,8 @@ class Healing:
     ) -> None:
         machine = self._machine
         for name, id in topics.items():
-            self._names[id], self._starts[id], self._spelled[id] = name, starts[name], spelled[id]
-            self._special = self._special or starts[name].recent or starts[name].moment is not None
+            self._spelled[id] = spelled[id]
+            self._outlet.add(name, id, starts[name])
             resume = self._plan.resume.get(name)
             if resume is not None:
                 self._resume(name, id, resume)
@@ -200,7 +187,7 @@ class Healing:
 
     def _resume(self, name: str, id: bytes, at: Resume) -> None:
         machine = self._machine
-        self._starts[id] = Start(at.floor)
+        self._outlet.add(name, id, Start(at.floor))
         self._names[at.topic_id] = name
         if at.topic_id != id:
             machine.start(name, at.topic_id, at.floor, 0)  # the stream has another one, which is told of
@@ -241,9 +228,9 @@ class Healing:
             if id not in self._names:
                 self._names[id] = name
                 self._progress.begin(name, Resume(id, BEFORE_ALL, (), None, -1))
-        self._gone.difference_update(topics)
+        self._meanings.gone.difference_update(topics)
         self._machine.opened(topics)
-        self._stage, self._heard_at = 0, self._clock.now()
+        self._idle.heard()
 
     def _forget_early(self) -> None:
         """Forget what came on a stream that is gone: the log has it, and it says nothing of another stream."""
@@ -262,18 +249,17 @@ class Healing:
         size = len(delivery.payload)
         room = self._inbox.has_room(size) or self._wait_a_little(delivery.topic_id, size)
         with self._lock:
-            self._heard_at = self._now()
-            self._stage = 0
+            self._idle.heard()
             if not self._running:
                 if self._early_bytes < _MOST_EARLY:
                     self._early.append(delivery)
                     self._early_bytes += size + OVERHEAD
                 return
             machine = self._machine
-            if room and not (self._special or delivery.is_duplicate):
+            if room and self._outlet.lets_straight and not delivery.is_duplicate:
                 row = machine.straight(delivery)
                 if row >= 0:
-                    self._pass_straight(delivery, row, size)
+                    self._outlet.pass_straight(delivery, row, size)
                     return
             machine.live(delivery, room)
             if machine.deliveries:
@@ -333,47 +319,13 @@ class Healing:
 
     # what the machine has said; all of it needs the lock
 
-    def _pass_straight(self, delivery: Delivery, row: int, size: int) -> None:
-        """Do as ``_pass_on`` for one event with which nothing is special."""
-        name = self._names[delivery.topic_id]
-        if self._progress.keeps:
-            self._progress.delivered(name, delivery.id, row)
-        self._inbox.put((delivery, name, 0), size)
-
     def _pass_on(self) -> None:
-        if self._machine.begins:
-            self._note_begins()
-        passed, self._machine.deliveries = self._machine.deliveries, []
-        names, progress, put, special = self._names, self._progress, self._inbox.put, self._special
-        for one in passed:
-            delivery = one.delivery
-            name = names[delivery.topic_id]
-            if (special or delivery.is_duplicate) and self._is_foreign(one):
-                progress.passed_over(name, delivery.id, one.row)
-                continue
-            if progress.keeps:
-                progress.delivered(name, delivery.id, one.row)
-            put((delivery, name, 0), len(delivery.payload))
-
-    def _note_begins(self) -> None:
-        """Note where topics begin, before anything is delivered that comes after it."""
-        begins, self._machine.begins = self._machine.begins, []
-        for begun in begins:
-            at = Resume(begun.topic_id, begun.floor, (), begun.anchor, begun.row)
-            self._progress.begin(self._names[begun.topic_id], at)
-
-    def _is_foreign(self, passed: Passed) -> bool:
-        """Tell whether an event is a duplicate that is not delivered, or lies before the start after all."""
-        delivery = passed.delivery
-        if delivery.is_duplicate and self._no_duplicates:
-            return True
-        if passed.looked_back:
-            return delivery.origin not in self._plan.origins()
-        start = self._starts.get(delivery.topic_id)
-        if start is None or start.moment is None:
-            return False
-        committed = instant_of(delivery.committed)
-        return start.leaves_out(delivery.id, committed.ns if committed is not None else None)
+        machine, outlet = self._machine, self._outlet
+        if machine.begins:
+            begins, machine.begins = machine.begins, []
+            outlet.begin(begins)
+        passed, machine.deliveries = machine.deliveries, []
+        outlet.pass_on(passed)
 
     def _seen_to(self) -> None:
         self._pass_on()
@@ -392,7 +344,7 @@ class Healing:
             self._doors.reopen()
         if machine.begun():
             self._begun.notify_all()
-        if machine.is_behind or self._names_due:
+        if machine.is_behind or self._meanings.due:
             self._start_healer()
 
     def _start_healer(self) -> None:
@@ -435,7 +387,7 @@ class Healing:
     def _next_work(self) -> Optional[Callable[[], bool]]:
         """Return what to do, None if nothing is and the thread ends; what to do returns whether it went well."""
         if not self._closed and self._open_topics is not None:
-            if self._names_due:
+            if self._meanings.due:
                 return self._compare_names
             if self._machine.is_behind and not self._inbox.is_low:
                 self._tell_full()
@@ -489,7 +441,7 @@ class Healing:
         try:
             if self._closed:
                 rows.cancel()
-            inbox, machine, turns = self._inbox, self._machine, self._turns
+            inbox, machine, turns, outlet = self._inbox, self._machine, self._turns, self._outlet
             for row in rows:
                 size = len(row.payload)
                 if not inbox.has_room(size):
@@ -501,10 +453,11 @@ class Healing:
                 if self._failures:
                     self._got_on(read)
                 with self._lock:
-                    number = -1 if self._special or row.is_duplicate else machine.straight_row(read, row)
-                    if number >= 0:
-                        self._pass_straight(row, number, size)
-                        continue
+                    if outlet.lets_straight and not row.is_duplicate:
+                        number = machine.straight_row(read, row)
+                        if number >= 0:
+                            outlet.pass_straight(row, number, size)
+                            continue
                     wanted = self._row(read, row)
                 if not wanted:
                     break
@@ -522,7 +475,7 @@ class Healing:
 
     @holding("_lock")
     def _looks_back(self, read: Read) -> bool:
-        return self._starts.get(read.topic_id, _FROM_ROW_0).recent
+        return self._outlet.is_recent(read.topic_id)
 
     def _until_row_is_late(self) -> Optional[float]:
         """Return how long the server still may take until the next row; None while that waits for us."""
@@ -555,7 +508,7 @@ class Healing:
             log = logger.warning if self._failures == _WORTH_A_WARNING else logger.info
             log("a read of the log of %s broke off, and is made again (try %d): %s", name, self._failures + 1, error)
         if error.code == "INVALID_ARGUMENT":
-            self._names_due = True  # it may be gone
+            self._meanings.due = True  # it may be gone
             self._refused[read.topic_id] = self._refused.get(read.topic_id, 0) + 1
             if self._refused[read.topic_id] > _MOST_REFUSALS:
                 self._gave_up(read.topic_id, f"the server does not take queries of the topic {name}: {error}")
@@ -580,69 +533,42 @@ class Healing:
         """Return how long until something is due, None if nothing is known to be."""
         if self._closed or self._open_topics is None:
             return None
-        now = self._clock.now()
-        due = [self._asked_names_at + self._heartbeat - now]
-        if self._stage < len(IDLE_SECONDS):
-            due.append(self._heard_at + IDLE_SECONDS[self._stage] - now)
-        return max(0.0, min(due))
+        return min(self._meanings.until_due(), self._idle.until_due())
 
     @holding("_lock")
     def _due(self) -> None:
         """Say that the stream is idle, or that the names are to be compared, if so."""
-        now = self._clock.now()
         if self._closed:
             return
-        if self._stage < len(IDLE_SECONDS):
-            late = now - self._heard_at - IDLE_SECONDS[self._stage]
-            if late > _LATE:
-                self._heard_at = now - (IDLE_SECONDS[self._stage - 1] if self._stage else 0)  # wait anew
-            elif late >= 0.0:
-                self._machine.idle(IDLE_SECONDS[self._stage])
-                self._stage += 1
-        if now >= self._asked_names_at + self._heartbeat:
-            self._asked_names_at = now
-            self._names_due = True
+        seconds = self._idle.grown()
+        if seconds is not None:
+            self._machine.idle(seconds)
+        self._meanings.look_at_the_time()
         self._seen_to()
         self._watched = Watched(self._until_due, self._due)
         self._watchdog.add(self._watched)
 
     def _compare_names(self) -> bool:
         """See whether the names of the topics mean what they meant; a server that does not answer is not there."""
-        self._names_due = False
-        if not self._may_ask_names:
-            return True
         try:
-            ids = self._log.ids(min(PATIENCE, max(self._heartbeat, _SHORTEST_ANSWER)))
-        except (EnsignTimeoutError, EnsignConnectionError) as error:
+            answer = self._meanings.ask(dict(self._machine.topics))
+        except EnsignError as error:
             if not self._closed:
                 logger.info("the server does not answer, the subscription is opened anew: %s", error)
                 self._doors.reopen()
             return True
-        except EnsignError as error:
-            self._may_ask_names = error.code not in NEVER
-            return True
-        absent = [(name, id) for name, id in list(self._machine.topics.items()) if name not in ids]
-        # A list of pages that is read while topics change may leave one out.
-        self._compare(ids, {name for name, id in absent if not self._log.is_there(id, PATIENCE)})
+        if answer is not None:
+            self._compare(answer)
         return True
 
     @holding("_lock")
-    def _compare(self, ids: Mapping[str, bytes], destroyed: Set[str]) -> None:
+    def _compare(self, answer: Answer) -> None:
         machine = self._machine
-        for name, id in list(machine.topics.items()):
-            if name in destroyed:
-                machine.forget(name)
-                self._gone.add(name)
-            elif ids.get(name, id) != id:
-                machine.reopen = machine.stirred = True
-        new = set(ids) - self._known_names if self._all_topics else set()
-        self._known_names |= new
-        if self._gone & set(ids) or new - set(machine.topics):
+        for name in answer.destroyed & set(machine.topics):
+            machine.forget(name)
+        if self._meanings.differ(answer, machine.topics):
             machine.reopen = machine.stirred = True
         self._seen_to()
-
-
-_FROM_ROW_0 = Start(BEFORE_ALL)
 
 
 def _nothing() -> None:

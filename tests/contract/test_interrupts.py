@@ -89,3 +89,74 @@ def test_interrupted_at_every_line(node, call, transport):
         at += step
     print(f"{transport}, {call}: interrupted at {struck} of {at} lines")
     assert struck > 0
+
+
+#: What a program does with a subscription that has events; each returns those that it got.
+READS = {
+    "get": lambda sub: [sub.get(30)],
+    "next": lambda sub: [next(sub), next(sub)],
+    "get_batch": lambda sub: sub.get_batch(3, 30),
+    "ack": lambda sub: [_acked(sub.get(30))],
+    "nack": lambda sub: [_nacked(sub.get(30))],
+}
+
+
+def _acked(event):
+    event.ack()
+    return event
+
+
+def _nacked(event):
+    event.nack()
+    return event
+
+
+@pytest.mark.parametrize("read", READS, ids=str)
+def test_a_subscription_interrupted_at_every_line(node, read, transport):
+    """Wherever Ctrl-C strikes, what did not get to the program comes next, once and in order."""
+    step = by_size(7, 31, 3, 1)
+    at, struck = 1, 0
+    with node.client() as client:
+        data = [b"%d" % n for n in range(10)]
+        client.publish("weather", data)
+        while True:
+            with client.subscribe("weather", start="earliest") as sub:
+                got = []
+                interrupter = Interrupter(at)
+                error = interrupter.run(lambda s=sub, g=got: g.extend(READS[read](s)))
+                if not interrupter.struck:
+                    assert error is None
+                    break
+                struck += 1
+                assert isinstance(error, KeyboardInterrupt), repr(error)
+                rest = []
+                while not rest or rest[-1].data != data[-1]:
+                    rest.append(sub.get(30))
+                    rest[-1].ack()
+                # The first of two had got to the program, which this one has thrown away; as had what was answered.
+                assert [event.data for event in rest] in (data, data[1:] if read in ("next", "ack", "nack") else data)
+            at += step
+    print(f"{transport}, {read}: interrupted at {struck} of {at} lines")
+    assert struck > 0
+
+
+def test_closing_a_subscription_interrupted_at_every_line(node, transport):
+    """It can be closed again, and so can its client."""
+    step = by_size(7, 31, 3, 1)
+    at, struck = 1, 0
+    while True:
+        with node.client() as client:
+            client.publish("weather", b"x")
+            sub = client.subscribe("weather", start="earliest")
+            sub.get(30).ack()
+            interrupter = Interrupter(at)
+            error = interrupter.run(sub.close)
+            sub.close()
+            client.publish("weather", b"after")
+            if not interrupter.struck:
+                assert error is None
+                break
+            struck += 1
+        at += step
+    print(f"{transport}: interrupted at {struck} of {at} lines")
+    assert struck > 0

@@ -290,34 +290,87 @@ class TestEverything:
     STRIKES = by_size(10, 5, 20, 100)
 
     def test_no_holes(self, tmp_path, transport):
-        """Cuts, kills, closed streams, a window, steps of the clock, expired tokens and a slow reader."""
-        rng = random.Random(11)
-        with Node(str(tmp_path / "log.db"), topics=["weather", "other"]) as node:
-            node.faults.unregister_window(0.05)
-            kills = []
-
-            def kill():
-                kills.append(1)
-                node.faults.kill()
-                node.restart()
-                node.faults.unregister_window(0.05)
-
-            faults = [
-                node.faults.drop_connections,
-                node.faults.close_streams,
-                node.faults.expire_tokens,
-                lambda: node.faults.refuse(0.1),
-                lambda: node.faults.black_hole(0.1),
-                kill,
-            ]
-            reader, consumer = subscribed(node, max_buffered=50)
-            consumer._pause = lambda number: threading.Event().wait(0.2) if number % 500 == 0 else None
+        """Cuts, kills, closed streams, a window, expired tokens and a slow reader."""
+        with self.node(tmp_path) as node:
+            reader, consumer = self.slowly(node)
             with reader, node.client() as client:
-                load = Load(client, each(), 12)
-                struck = strike(load, self.STRIKES, lambda: rng.choice(faults)(), 13)
-                load.join()
+                struck = self.live_through(node, client)
                 consumer.check(node)
-        print(f"{transport}: {struck} strikes, {len(kills)} kills, {node.faults.struck}")
+        print(f"{transport}: {struck}")
+
+    def test_control(self, tmp_path, unhealed):
+        """Without the log there are holes."""
+        with self.node(tmp_path) as node:
+            reader, consumer = self.slowly(node)
+            with reader, node.client() as client:
+                self.live_through(node, client)
+                assert consumer.holes(node) > 0
+
+    def test_a_clock_that_steps(self, tmp_path, transport):
+        """With steps of the server's clock, forward and back, everything is there once; the order is another."""
+        with self.node(tmp_path) as node:
+            reader, consumer = self.slowly(node)
+            with reader, node.client() as client:
+                rng = random.Random(14)
+                struck = self.live_through(node, client, lambda: node.faults.step_clock(rng.uniform(-0.1, 0.1)))
+                log = [event.id.bytes for event in node.events("weather")]
+                eventually(lambda: len(consumer.had) >= len(log), LIMIT)
+                assert sorted(consumer.had) == log
+        print(f"{transport}: {struck}")
+
+    def test_a_group(self, tmp_path, transport):
+        """The members of a consumer group that the server keeps have everything between them, with two that leave."""
+        with self.node(tmp_path, strict=False, faults=True) as node:
+            members = [node.client() for _ in range(4)]
+            had = [Consumer(m.subscribe("weather", start="earliest", consumer_group="g")) for m in members]
+            with node.client() as client:
+                struck = self.live_through(node, client)
+                for member in members[:2]:
+                    member.close()
+                log = {event.id.bytes for event in node.events("weather")}
+                eventually(lambda: set().union(*(one.had for one in had)) >= log, LIMIT)
+            for member in members:
+                member.close()
+        each_had = [len(one.had) for one in had]
+        print(f"{transport}: {struck}, {len(log)} events, {each_had} delivered")
+        assert all(each_had)
+
+    def node(self, tmp_path, **options):
+        """Return a node with a file."""
+        return Node(str(tmp_path / "log.db"), topics=["weather", "other"], **options)
+
+    def slowly(self, node):
+        """Return a client, and a consumer that stops now and then."""
+        reader, consumer = subscribed(node, max_buffered=50)
+        consumer._pause = lambda number: threading.Event().wait(0.2) if number % 500 == 0 else None
+        return reader, consumer
+
+    def live_through(self, node, client, *more):
+        """Publish while all of it strikes; returns how often what did."""
+        rng, kills = random.Random(11), []
+
+        def kill():
+            kills.append(1)
+            node.faults.kill()
+            node.restart()
+            node.faults.unregister_window(0.05)
+
+        faults = [
+            node.faults.drop_connections,
+            node.faults.close_streams,
+            node.faults.expire_tokens,
+            lambda: node.faults.refuse(0.1),
+            lambda: node.faults.black_hole(0.1),
+            kill,
+            *more,
+        ]
+        node.faults.unregister_window(0.05)
+        order = [fault for _ in range(self.STRIKES // len(faults) + 1) for fault in rng.sample(faults, len(faults))]
+        load = Load(client, each(), 12)
+        struck = strike(load, self.STRIKES, lambda: order.pop()(), 13)
+        load.join()
+        assert struck >= self.STRIKES // 2
+        return f"{struck} strikes, {len(kills)} kills, {node.faults.struck}"
 
 
 class TestSteps:
@@ -360,7 +413,7 @@ def test_memory(node, transport, holds_little):
 def has_looked(catching_up):
     """Tell whether nothing more is going to be asked of the log."""
     with catching_up._lock:
-        return catching_up._stage == 2 and catching_up._thread is None
+        return catching_up._idle.told == 2 and catching_up._thread is None
 
 
 @pytest.mark.ends

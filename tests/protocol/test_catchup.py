@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensign_sync.ids import ULID
-from ensign_sync.protocol.catchup import AT_THE_END, BEFORE_ALL, CatchUp
+from ensign_sync.protocol.catchup import CatchUp
+from ensign_sync.protocol.catchup_values import AT_THE_END, BEFORE_ALL
 from ensign_sync.protocol.frames import Delivery
 from tests.size import by_size
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from ensign_sync import RLID, ULID, EnsignSettingsError
-from ensign_sync.protocol.catchup import AT_THE_END, BEFORE_ALL
+from ensign_sync.protocol.catchup_values import AT_THE_END, BEFORE_ALL
 from ensign_sync.protocol.start import LONGEST_COMMIT, RECENT, Start, Starts, parse
 from ensign_sync.times import Instant
 
