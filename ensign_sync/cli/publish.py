@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jsonl", action="store_true", help="each line has to be JSON; the mimetype is JSON")
     parser.add_argument("--mimetype", type=mimetype, metavar="TYPE", help="default: text/plain")
     parser.add_argument("--schema", type=schema, metavar="NAME:VERSION", help="such as Weather:1.0.0")
+    parser.add_argument("--idempotent", action="store_true", help="after an outage, see what is stored before sending it")
     parser.add_argument("--meta", type=pair, metavar="K=V", action="append", default=[], help="may be given repeatedly")
     add_connection(parser)
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         if args.create:
             client.ensure_topic_exists(args.topic)
         try:
-            client.publish_from(args.topic, _events(file, args), on_ack=count)
+            client.publish_from(args.topic, _events(file, args), on_ack=count, idempotent=args.idempotent)
         finally:
             out.say(f"{acks[0]} events acknowledged")
     return 0

@@ -86,6 +86,12 @@ def test_publish_options(call, node, write):
     assert (event.mimetype, str(event.type), event.meta) == (2, "Weather v1.2.3", {"city": "Seattle", "x": "a=b"})
 
 
+def test_publish_idempotently(call, node, write):
+    """Each event has a key by which it would be found in the log."""
+    assert call("publish", "weather", write(b"a", b"b"), "--idempotent", env=node.env())[0] == 0
+    assert len({event.meta["ensign-sync-id"] for event in node.events("weather")}) == 2
+
+
 NO_JSON = {"brace": b"{", "nan": b"NaN", "infinite": b'{"a": 1e999}', "binary": b"\xff", "deep": b"[" * 100_000}
 
 
