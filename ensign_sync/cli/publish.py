@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jsonl", action="store_true", help="each line has to be JSON; the mimetype is JSON")
     parser.add_argument("--mimetype", type=mimetype, metavar="TYPE", help="default: text/plain")
     parser.add_argument("--schema", type=schema, metavar="NAME:VERSION", help="such as Weather:1.0.0")
-    parser.add_argument("--idempotent", action="store_true", help="after an outage, see what is stored before sending it")
+    parser.add_argument("--idempotent", action="store_true", help="after an outage look for what is stored already")
     parser.add_argument("--meta", type=pair, metavar="K=V", action="append", default=[], help="may be given repeatedly")
     add_connection(parser)
 
