@@ -66,6 +66,7 @@ class TestKills:
         assert struck >= 1
         assert twice == 0
 
+    @pytest.mark.ends
     def test_control(self, tmp_path, transport):
         """What was stored and not acknowledged is stored again."""
         with Node(str(tmp_path / "data.db"), topics=["weather"], process=True) as node, node.client() as client:
@@ -103,6 +104,7 @@ class TestCuts:
         assert struck >= self.CUTS // 2
         assert twice <= max(1, load.done // 10_000)
 
+    @pytest.mark.ends
     def test_control(self, node, proxy, transport):
         """Sent again without a look, some are there twice."""
         load, struck, twice, _ = self.run(node, proxy)

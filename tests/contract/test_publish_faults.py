@@ -34,6 +34,7 @@ class TestCuts:
         assert twice <= stats["resent"]
         print(f"{transport}: {struck} cuts, {load.done} acknowledged, {stats['resent']} sent again, {twice} twice")
 
+    @pytest.mark.ends
     def test_control(self, node, proxy, transport):
         """Without resending the same cuts fail events, each of which is named; still no ack is false."""
         with far(node, proxy, resend=False) as client:
@@ -76,6 +77,7 @@ class TestKills:
         assert twice <= stats["resent"]
         print(f"{transport}: {struck} kills, {load.done} acknowledged, {stats['resent']} sent again, {twice} twice")
 
+    @pytest.mark.ends
     def test_control(self, tmp_path, transport):
         """Without resending the same kills fail events."""
         load, struck, twice, _ = self.run(tmp_path, resend=False)
@@ -101,6 +103,7 @@ class TestBlackHole:
         assert node.faults.struck["black_hole"] == 1
         print(f"{transport}: {self.SECONDS} s, {load.done} acknowledged, {twice} twice")
 
+    @pytest.mark.ends
     def test_control(self, node, transport):
         """Whoever is less patient gets an error that says what became of each event."""
         with node.client() as client:

@@ -19,6 +19,9 @@ from tests.node.raw import Raw, RawStream, event, opening
 from tests.size import by_size
 from tests.waiting import eventually
 
+#: Hardly depends on the Python below it.
+pytestmark = pytest.mark.ends
+
 KILLS = by_size(2, 1, 6, 50)
 #: What a publisher has on its way at once.
 WINDOW = 64

@@ -24,6 +24,9 @@ from tests.node import ledger
 from tests.node.raw import Raw, event
 from tests.waiting import eventually
 
+#: Hardly depends on the Python below it.
+pytestmark = pytest.mark.ends
+
 INTERNAL = 9
 PAGE = 4096
 

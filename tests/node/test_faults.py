@@ -14,6 +14,9 @@ from ensign_sync.wire import methods
 from tests.node.raw import Raw, event, refusal
 from tests.waiting import eventually
 
+#: Hardly depends on the Python below it.
+pytestmark = pytest.mark.ends
+
 
 @pytest.fixture(params=["here", "process"])
 def node(request):

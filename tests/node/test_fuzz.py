@@ -28,6 +28,9 @@ from tests.node.raw import Raw, RawStream, event, opening, refusal, subscription
 from tests.size import by_size
 from tests.waiting import eventually
 
+#: Hardly depends on the Python below it.
+pytestmark = pytest.mark.ends
+
 both = pytest.mark.parametrize("strict", [True, False], ids=["strict", "friendly"])
 
 

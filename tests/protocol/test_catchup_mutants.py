@@ -12,6 +12,9 @@ from ensign_sync.protocol import catchup, search, topic_state
 from tests.protocol import test_catchup as model
 from tests.size import by_size
 
+#: Hardly depends on the Python below it.
+pytestmark = pytest.mark.ends
+
 MUTANTS = {
     "the first event of a stream is not doubted": (
         "self._previous is None or (counter",
