@@ -150,6 +150,7 @@ class Subscription:
         stream = self._stream
         if stream.progress.closed and event._state is _SUBSCRIBED:
             return False
+        before = event._state
         try:
             if self._answered(event, _ACKED):
                 delivery, topic, _ = event._delivered
@@ -157,7 +158,8 @@ class Subscription:
         except Exception:
             raise
         except BaseException:  # an interrupt: nobody may have been told, so it can be said again
-            event._state = _SUBSCRIBED
+            if before is _SUBSCRIBED:
+                event._state = _SUBSCRIBED
             raise
         return event._state is _ACKED
 
@@ -167,6 +169,7 @@ class Subscription:
         With DELIVER_AGAIN_ANY or DELIVER_AGAIN_NOT_ME it is delivered again after a while, see ``redeliver``; with any
         other code it is done with.
         """
+        before = event._state
         try:
             if self._answered(event, _NACKED):
                 delivery, topic, refused = event._delivered
@@ -174,7 +177,8 @@ class Subscription:
         except Exception:
             raise
         except BaseException:  # as in ack
-            event._state = _SUBSCRIBED
+            if before is _SUBSCRIBED:
+                event._state = _SUBSCRIBED
             raise
         return event._state is EventState.NACKED
 

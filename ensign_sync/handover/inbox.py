@@ -7,7 +7,7 @@ Where items come so fast that who takes them would wait at each, it waits for se
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, List, Optional, Tuple
+from typing import Any, Deque, List, Optional, Set, Tuple
 
 from .clock import Deadline
 from .locking import holding
@@ -51,7 +51,7 @@ class Inbox:
         self._cause: Optional[BaseException] = None
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
-        self._takers = 0  # threads that wait for an item ...
+        self._takers: Set[int] = set()  # threads that wait for an item ...
         self._called = 0  # ... and of them those that were woken and do not run yet
         self._wanted = 1  # how many items they wait for
         self.taken = self._taken_before = 0  # items, in all and when it was last looked how fast they come
@@ -90,13 +90,13 @@ class Inbox:
         self._bytes_in += size
         self._items.append((item, size))
         # Who waits says so, and then looks once more: one of the two sees the other.
-        if self._takers > self._called and len(self._items) >= self._wanted:
+        if len(self._takers) > self._called and len(self._items) >= self._wanted:
             self._call_a_taker()
         return True
 
     @holding("_lock")
     def _call_a_taker(self) -> None:
-        if self._takers > self._called:
+        if len(self._takers) > self._called:
             self._called += 1
             self._filled.notify()
 
@@ -121,7 +121,7 @@ class Inbox:
     def get(self, deadline: Optional[Deadline] = None, hand: Optional[Hand] = None) -> Any:
         """Take the oldest item, blocking while there is none.
 
-        What is taken stands in ``hand`` before it is, so that who is interrupted can put it back.
+        What was taken stands in ``hand``, so that who is interrupted afterwards can put it back.
 
         Raises:
             TimeoutError: The deadline passed.
@@ -132,38 +132,41 @@ class Inbox:
 
     @holding("_lock")
     def put_back(self, hand: Hand) -> None:
-        """Put what is in a hand back to where it was, as far as it was taken; a closed inbox has dropped it."""
-        for entry in reversed(hand):
-            if not (self._dropped or (self._items and self._items[0] is entry)):
-                self._items.appendleft(entry)
-                self._bytes_out -= entry[1]
-                self.taken -= 1
+        """Put what is in a hand back to where it was; a closed inbox has dropped it."""
+        for entry in reversed(hand if not self._dropped else ()):
+            self._items.appendleft(entry)
+            self._bytes_out -= entry[1]
+            self.taken -= 1
         hand.clear()
         self._filled.notify_all()
 
     @holding("_lock")
     def _wait_and_take(self, deadline: Optional[Deadline], hand: Optional[Hand]) -> Any:
+        me = threading.get_ident()
         while not self._items:
             if self._closed:
                 raise InboxClosed(self._cause)
             remaining = deadline.remaining() if deadline else None
             if remaining == 0.0:
                 raise TimeoutError
-            self._called = min(self._called, self._takers)  # an interrupt may have struck between the two lines below
             comes_fast = self._comes_fast()
             self._wanted = self._many if comes_fast else 1
             if comes_fast and (remaining is None or remaining > _MOMENT):
                 remaining = _MOMENT
-            self._takers += 1
             try:
-                if not self._items:
-                    self._filled.wait(remaining)
+                try:
+                    self._takers.add(me)
+                    if not self._items:
+                        self._filled.wait(remaining)
+                finally:
+                    self._takers.discard(me)
+                    self._called = max(0, self._called - 1)
             except BaseException:
-                self._filled.notify()  # the wake-up may have been for this thread: pass it on
+                # It is not known how far that came, and the wake-up may have been for this thread: all others look.
+                self._takers.discard(me)
+                self._called = 0
+                self._filled.notify_all()
                 raise
-            finally:
-                self._takers -= 1
-                self._called = max(0, self._called - 1)
         return self._take(hand)
 
     def _comes_fast(self) -> bool:
@@ -193,13 +196,19 @@ class Inbox:
         self._emptied.notify_all()
 
     def _take(self, hand: Optional[Hand]) -> Any:
-        entry = self._items[0]
-        if hand is not None:
-            hand.append(entry)
-        self._items.popleft()
-        item, size = entry
-        self._bytes_out += size
-        self.taken += 1
-        if self._givers and (self._givers > self._patient_givers or self.is_low):
-            self._emptied.notify_all()
-        return item
+        entry, bytes_out, taken = self._items[0], self._bytes_out, self.taken
+        try:
+            self._bytes_out, self.taken = bytes_out + entry[1], taken + 1
+            self._items.popleft()
+            if hand is not None:
+                hand.append(entry)
+            if self._givers and (self._givers > self._patient_givers or self.is_low):
+                self._emptied.notify_all()
+            return entry[0]
+        except BaseException:  # an interrupt: nobody else can have taken anything meanwhile
+            if not (self._items and self._items[0] is entry):
+                self._items.appendleft(entry)
+            self._bytes_out, self.taken = bytes_out, taken
+            if hand and hand[-1] is entry:
+                hand.pop()
+            raise

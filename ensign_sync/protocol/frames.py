@@ -16,6 +16,7 @@ __all__ = [
     "Delivery",
     "HalfClose",
     "Keyed",
+    "Made",
     "Nack",
     "OpenStream",
     "Payload",
@@ -43,20 +44,29 @@ class Pieces:
         return b"".join(self.pieces)
 
 
-class Keyed(Pieces):
-    """An encoded event that can be told from all others when it is seen in the log.
+class Made(NamedTuple):
+    """When an event was made, before it was ever sent.
 
     Attributes:
-        key: What no other event has in its metadata.
-        made_at: When it was made, by a clock that never steps, in seconds.
+        now: By a clock that never steps, in seconds.
+        time: By the wall clock, in seconds since 1970.
+        acked: When the server had stored what it had acknowledged last.
     """
 
-    __slots__ = ("key", "made_at")
+    now: float = 0.0
+    time: float = 0.0
+    acked: Kept = None
 
-    def __init__(self, pieces: Tuple[bytes, ...], key: bytes, made_at: float) -> None:
+
+class Keyed(Pieces):
+    """An encoded event that can be told from all others when it is seen in the log, by a key in its metadata."""
+
+    __slots__ = ("key", "made")
+
+    def __init__(self, pieces: Tuple[bytes, ...], key: bytes, made: Made) -> None:
         super().__init__(pieces)
         self.key = key
-        self.made_at = made_at
+        self.made = made
 
 
 #: An encoded event.

@@ -16,7 +16,7 @@ from ..handover.spawn import gather
 from ..handover.watchdog import Watchdog
 from ..ids import RLID, ULID, is_ulid
 from ..protocol.catchup_values import LookBack
-from ..protocol.frames import Delivery, Payload
+from ..protocol.frames import Delivery, Made, Payload
 from ..protocol.start import Starts, before_milliseconds
 from ..settings import Reconnect, Redeliver, Settings
 from ..transport.auth import TokenSource
@@ -111,6 +111,8 @@ class Connection:
         self.watchdog = Watchdog()
         self.unary = Unary(self.channel, self.tokens, settings, self._clock)
         self._log = Log(self.unary, options.spelling)
+        # What is accepted is seen to until the end of ``close``, which takes nothing more from the program.
+        self._last_unary = Unary(self._open_channel, self.tokens, settings, self._clock)
         self._key_numbers = itertools.count(int.from_bytes(ULID.new().bytes, "big"))
         self._searchable: Set[str] = set()  # topics whose log can be searched for events in doubt
         self.hooks = Hooks(self._hook(options.on_disconnect), self._hook(options.on_reconnect))
@@ -122,6 +124,12 @@ class Connection:
             raise EnsignClientClosingError("the client is closed: make a new one")
         if self._channel is None:
             self._channel = open_channel(self.settings, self.options.channel_options)
+        return self._channel
+
+    def _open_channel(self) -> Any:
+        """Return the channel while it is open, also to what goes on after ``close`` has begun."""
+        if self._channel is None or self._finished:
+            raise EnsignClientClosingError("the client is closed: make a new one")
         return self._channel
 
     def publisher(self) -> PublishStream:
@@ -146,7 +154,7 @@ class Connection:
                 self.topic_exists,
                 self.options.reconnect,
                 self.hooks,
-                Doubts(self._log, self.watchdog, self._clock),
+                Doubts(Log(self._last_unary, self.options.spelling), self.watchdog, self._clock),
                 self.options.resend,
                 self._clock,
             )
@@ -154,7 +162,10 @@ class Connection:
 
     def encode_keyed(self, event: Event) -> Payload:
         """Encode an event so that it can be found in the log again; raises what ``encode_event`` does."""
-        return codec.encode_keyed(event, next(self._key_numbers), self._clock.now())
+        publisher, clock = self._publisher, self._clock
+        ack = publisher.machine.last_ack if publisher is not None else None
+        made = Made(clock.now(), clock.time(), ack._committed if ack is not None else None)
+        return codec.encode_keyed(event, next(self._key_numbers), made)
 
     def is_searchable(self, topic: str) -> bool:
         """Tell whether it is known that the log of a topic can be searched for events in doubt."""
@@ -162,8 +173,8 @@ class Connection:
 
     def check_log(self, stream: PublishStream, topic: str, timeout: float) -> None:
         """See whether it can; raises EnsignSettingsError if not, EnsignError if that is not to be found out now."""
-        stream.check_log(topic, timeout)
-        self._searchable.add(topic)
+        if stream.check_log(topic, timeout):
+            self._searchable.add(topic)
 
     def subscriber(self, topics: Sequence[str], inbox: Inbox, asked: Subscribed) -> SubscribeStream:
         """Make a subscribe stream; the caller opens it.
@@ -283,6 +294,7 @@ class Connection:
         # What was waited for may have taken all the time, but the threads end in a moment.
         ending = Deadline(max(deadline.remaining() or 0.0, ENDING_SECONDS), self._clock)
         self.unary.close()
+        self._last_unary.close()
         streams: List[Any] = [*subscribers, *([publisher] if publisher is not None else [])]
         stubborn = [name for stream in streams for name in stream.join(ending)]
         if self._channel is not None:

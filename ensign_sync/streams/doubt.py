@@ -8,13 +8,13 @@ when the log is looked at first; so that is done again after a while, until a lo
 import logging
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..exceptions import EnsignError, EnsignSettingsError
+from ..exceptions import EnsignClientClosingError, EnsignError, EnsignSettingsError
 from ..handover.clock import Clock, Patience
 from ..handover.watchdog import Watchdog, Watched
 from ..ids import RLID, ULID, is_ulid
 from ..protocol import retry
 from ..protocol.catchup_values import AT_THE_END
-from ..protocol.frames import Ack, Delivery
+from ..protocol.frames import Delivery
 from ..protocol.publish_stream import Doubt
 from ..protocol.search import Search
 from ..protocol.start import LONGEST_COMMIT, before_milliseconds
@@ -34,6 +34,9 @@ PATIENCE = 30.0
 #: The pauses between looks that fail.
 _PAUSES = Reconnect(initial=0.05, maximum=5.0)
 
+#: More of the log is not read for the sake of a clock that may have been set, in seconds.
+_LONG_AGO = 600.0
+
 #: A topic that the server calls invalid so often in a row is no more.
 _MOST_REFUSALS = 3
 
@@ -44,16 +47,16 @@ class Question(NamedTuple):
     Attributes:
         doubts: The events.
         topics: The topics that the stream has, name to id.
-        last_ack: The last acknowledgement that came before the outage.
         wanted: Tells whether somebody still wants to know.
         wait: Waits so many seconds, or until nobody wants to know.
+        tell: Is told why it takes so long.
     """
 
     doubts: Sequence[Doubt]
     topics: Mapping[str, bytes]
-    last_ack: Optional[Ack]
     wanted: Callable[[], bool]
     wait: Callable[[float], None]
+    tell: Callable[[EnsignError], None]
 
 
 class _Tools(NamedTuple):
@@ -113,7 +116,7 @@ class Doubts:
             if topic is not None:
                 by_topic.setdefault(topic, []).append(doubt)
         looks = [
-            _Look(self._tools, name, id, doubts, question.last_ack) for (name, id), doubts in by_topic.items()
+            _Look(self._tools, name, id, doubts, question.wanted) for (name, id), doubts in by_topic.items()
         ]
         found_before = -1
         while True:
@@ -129,15 +132,19 @@ class Doubts:
 
     def _look(self, look: "_Look", question: Question) -> bool:
         """Look once, trying again while that fails; returns False if nobody wants to know any more."""
-        failures = 0
+        failures = refusals = 0
         while question.wanted():
             try:
                 look.look()
                 return True
+            except EnsignClientClosingError:
+                return False
             except EnsignError as error:
-                if error.code in NEVER or (error.code == "INVALID_ARGUMENT" and failures >= _MOST_REFUSALS):
+                refusals = refusals + 1 if error.code == "INVALID_ARGUMENT" else 0
+                if error.code in NEVER or refusals > _MOST_REFUSALS:
                     look.give_up(error)
                     return True
+                question.tell(error)
                 level = logging.WARNING if failures == _MOST_REFUSALS else logging.INFO
                 logger.log(
                     level, "the log could not be read for the events in doubt, which is tried again: %s", error
@@ -156,14 +163,16 @@ class _Look:
         round_trip: How long the server took to answer, in seconds.
     """
 
-    def __init__(self, tools: "_Tools", name: str, id: bytes, doubts: Sequence[Doubt], last_ack: Optional[Ack]) -> None:
+    def __init__(
+        self, tools: _Tools, name: str, id: bytes, doubts: Sequence[Doubt], wanted: Callable[[], bool]
+    ) -> None:
         self.sought: Dict[bytes, bytes] = {doubt.payload.key: doubt.local_id for doubt in doubts}
         self.found: Dict[bytes, Kept] = {}
         self.round_trip = 0.0
         self._log, self._watchdog, self._clock = tools
         self._name, self._id = name, id
-        self._last_ack = last_ack
-        self._since = min(doubt.payload.made_at for doubt in doubts)
+        self._made = [doubt.payload.made for doubt in doubts]
+        self._wanted = wanted
         self._spelled: Optional[str] = None
         self._place: Optional[_Place] = None
 
@@ -230,16 +239,29 @@ class _Look:
         end = self._search(spelled, Search(AT_THE_END, hint - 1, exact=True))
         if end.id is None:
             return _Place(-1, None)
-        # The server's clock says what the last event says, or more, and it is so long since the first was sent.
-        now = RLID(end.id).milliseconds
-        since = now - int((self._clock.now() - self._since) * 1000) - LONGEST_COMMIT
-        acked = instant_of(self._last_ack._committed) if self._last_ack is not None else None
-        if acked is not None:
-            since = max(since, acked.ns // 1_000_000 - LONGEST_COMMIT)
+        since = self._earliest(RLID(end.id).milliseconds) - LONGEST_COMMIT
         return self._search(spelled, Search(before_milliseconds(since), end.row))
+
+    def _earliest(self, last: int) -> int:
+        """Return a time before the first of the events, by the server's clock, from that of the last in the log.
+
+        All are later than what had been acknowledged before them. Where that is long ago, or nothing had been: the
+        server's clock says what the last event says, or more, and so long ago the first was made by our clocks, of
+        which one stands still while the machine sleeps and the other may be set.
+        """
+        now, time = self._clock.now(), self._clock.time()
+        age = max(max(now - made.now, time - made.time) for made in self._made)
+        by_age = last - int(age * 1000)
+        acked = [instant_of(made.acked) for made in self._made]
+        if None in acked:
+            return by_age
+        by_ack = min(at.ns for at in acked if at is not None) // 1_000_000
+        return by_ack if last - by_ack < _LONG_AGO * 1000 else max(by_ack, by_age)
 
     def _search(self, spelled: str, search: Search) -> _Place:
         while True:
+            if not self._wanted():
+                raise EnsignClientClosingError("nobody wants to know any more")
             began = self._clock.now()
             row = _one_row(self._log, spelled, search.probe, PATIENCE)
             self.round_trip = self._clock.now() - began

@@ -88,7 +88,11 @@ class Progress:
         Raises:
             Whatever saving raises.
         """
-        if self.keeps and self._acknowledged(name, id) and self._interval <= 0:
+        if not self.keeps:
+            return
+        is_news = self._acknowledged(name, id)
+        # Of what is no news the saving may have been interrupted.
+        if self._interval <= 0 and (is_news or self._changed):
             self.save()
 
     @holding("_lock")

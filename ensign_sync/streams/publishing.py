@@ -136,11 +136,11 @@ class PublishStream(Stream):
             return
         if not self._topic_exists(topic, patience.remaining()):
             raise UnknownTopicError(topic)
-        self._reopen(topic)
+        self._reopen(topic, min(DRAIN_SECONDS, patience.remaining()))
         self._wait(lambda: machine.knows(topic), patience)
 
-    def check_log(self, topic: str, timeout: float) -> None:
-        """See whether the log of a topic that the stream knows can be searched for events in doubt.
+    def check_log(self, topic: str, timeout: float) -> bool:
+        """See whether the log of a topic can be searched for events in doubt; False if the stream does not know it.
 
         Raises:
             EnsignSettingsError: It cannot.
@@ -149,6 +149,7 @@ class PublishStream(Stream):
         found = find_topic(topic, self.machine.topics)
         if found is not None:
             self._doubts.check(*found, timeout)
+        return found is not None
 
     def put(
         self, topic: str, payloads: List[Payload], owner: Any, patience: Patience, start: int = 0, first_index: int = 0
@@ -361,11 +362,14 @@ class PublishStream(Stream):
 
     def _aside(self, role: str, work: Callable[..., None], *args: Any) -> None:
         """Do something that takes a while on a thread of its own."""
-        self._resolvers = [thread for thread in self._resolvers if thread.is_alive()]
         try:
-            self._resolvers.append(spawn(role, work, *args))
+            self._remember(spawn(role, work, *args))
         except RuntimeError:  # the program is about to end, and takes no more threads
             work(*args)
+
+    @holding("_mutex")
+    def _remember(self, resolver: threading.Thread) -> None:
+        self._resolvers = [*(thread for thread in self._resolvers if thread.is_alive()), resolver]
 
     def _resolve_doubts(self, asked: InDoubt) -> None:
         """Have the log searched for what an earlier connection may have stored."""
@@ -377,7 +381,10 @@ class PublishStream(Stream):
         def wait(seconds: float) -> None:
             self._driver.wait(is_over, Deadline(seconds, self._clock).remaining)
 
-        question = Question(asked.doubts, dict(machine.topics), machine.last_ack, lambda: not is_over(), wait)
+        def tell(error: EnsignError) -> None:
+            self._driver.last_error = error
+
+        question = Question(asked.doubts, dict(machine.topics), lambda: not is_over(), wait, tell)
         ids = None
         try:
             ids = self._doubts.stored(question)
@@ -408,11 +415,13 @@ class PublishStream(Stream):
         for name in names:
             self._driver.change(_refuse, name)
 
-    def _reopen(self, topic: str) -> None:
+    def _reopen(self, topic: str, patience: float = DRAIN_SECONDS) -> None:
         """Make a new connection, which knows the topics of now, after the answers that the present one owes."""
         machine = self.machine
+        checked = Deadline(patience, self._clock)  # or each new topic would have the log searched anew
+        self._driver.wait(lambda: machine.state is not State.CHECKING, checked.remaining)
         self._driver.change(_drain, topic)  # when nothing is owed any more, Drained reconnects
-        deadline = Deadline(DRAIN_SECONDS, self._clock)
+        deadline = Deadline(patience, self._clock)
         if not self._driver.wait(lambda: machine.state is not State.DRAINING, deadline.remaining):
             self._driver.reconnect()
 

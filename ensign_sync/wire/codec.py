@@ -110,9 +110,9 @@ def encode_event(event: Event) -> Payload:
     return b"".join(pieces) if len(data) < _LARGE else Pieces(pieces)
 
 
-def encode_keyed(event: Event, number: int, made_at: float) -> frames.Keyed:
+def encode_keyed(event: Event, number: int, made: frames.Made) -> frames.Keyed:
     """Encode an event with a key, see ``keys.py``; raises what ``encode_event`` does."""
-    return keyed(encode_event(event), number, made_at)
+    return keyed(encode_event(event), number, made)
 
 
 def _encode_pair(pair: Tuple[str, str]) -> bytes:

@@ -6,7 +6,7 @@ without the event being decoded. Where the publisher has a pair of that name alr
 
 from typing import Optional
 
-from ..protocol.frames import Keyed, Payload, Pieces
+from ..protocol.frames import Keyed, Made, Payload, Pieces
 
 #: The name of the pair.
 NAME = "ensign-sync-id"
@@ -20,11 +20,11 @@ _HEAD = b"\x1a%c\x0a%c%b\x12%c" % (len(NAME) + LENGTH + 4, len(NAME), NAME.encod
 SIZE = len(_HEAD) + LENGTH
 
 
-def keyed(payload: Payload, number: int, made_at: float) -> Keyed:
+def keyed(payload: Payload, number: int, made: Made) -> Keyed:
     """Add a number of up to 128 bits to an encoded event as its key."""
     key = b"%032x" % number
     pieces = payload.pieces if isinstance(payload, Pieces) else (payload,)
-    return Keyed((*pieces, _HEAD, key), key, made_at)
+    return Keyed((*pieces, _HEAD, key), key, made)
 
 
 def key_of(payload: bytes) -> Optional[bytes]:

@@ -469,3 +469,34 @@ def test_killed_at_any_moment(tmp_path):
             publisher.join(LIMIT)
         assert done == list(range(count))
     print(f"{kills} kills, {count} events, {again} came again")
+
+
+def test_a_save_that_is_interrupted(client):
+    """Acknowledged again, the event is saved, although it is no news."""
+
+    class Interrupted:
+        interval = 0.0
+
+        def __init__(self):
+            self.saved, self.interrupt = [], False
+
+        def load(self):
+            return {}
+
+        def save(self, mapping):
+            if self.interrupt:
+                self.interrupt = False
+                raise KeyboardInterrupt
+            self.saved.append(mapping)
+
+    client.publish("weather", b"one")
+    checkpoint = Interrupted()
+    with client.subscribe("weather", start="earliest", checkpoint=checkpoint) as sub:
+        event = sub.get(30)
+        before = list(checkpoint.saved)
+        checkpoint.interrupt = True
+        with pytest.raises(KeyboardInterrupt):
+            sub.ack(event)
+        assert checkpoint.saved == before
+        assert sub.ack(event)
+        assert len(checkpoint.saved) == len(before) + 1

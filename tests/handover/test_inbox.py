@@ -1,11 +1,13 @@
 """The queue between the thread that receives and those that consume."""
 
+import sys
 import threading
 
 import pytest
 
 from ensign_sync.handover.clock import Deadline
 from ensign_sync.handover.inbox import Inbox, InboxClosed
+from tests.waiting import eventually
 
 LONG = 20.0
 ONE_AT_A_TIME = threading.Lock()
@@ -251,3 +253,59 @@ def test_many_producers():
     join(*threads)
     for who in range(4):
         assert [i for producer, i in taken if producer == who] == list(range(100))
+
+
+class TestInterrupts:
+    """Ctrl-C at any line of a thread that takes, while another takes too."""
+
+    @pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "at once"])
+    def test_nothing_is_lost_and_nobody_forgotten(self, waiting):
+        """Every item goes to one of them, once; who was not interrupted is woken by what comes."""
+        at, struck = 0, True
+        while struck:
+            at += 1
+            inbox, got = Inbox(10, 1000), []
+            other = threading.Thread(target=lambda i=inbox, g=got: g.extend((i.get(), i.get())), daemon=True)
+            interrupted = Interrupted(inbox, at)
+            steps = [lambda i=inbox: [i.put(item, 1) for item in range(4)], interrupted.start, other.start]
+            for step in reversed(steps) if waiting else steps:
+                step()
+                if waiting and step is not steps[0]:
+                    eventually(lambda i=inbox, t=interrupted: i._takers or t.struck)
+            join(interrupted, other)
+            rest = [inbox.get(Deadline(0.0)) for _ in range(len(inbox))]
+            assert sorted(interrupted.got + got + rest) == [0, 1, 2, 3], f"line {at}"
+            assert inbox._bytes_in == inbox._bytes_out
+            assert not inbox._takers
+            struck = interrupted.struck
+        assert at > 5
+
+
+class Interrupted(threading.Thread):
+    """Takes an item, is interrupted at a line of the inbox, and puts back what it had."""
+
+    def __init__(self, inbox, at):
+        super().__init__(daemon=True)
+        self.got, self.struck = [], False
+        self._inbox, self._left = inbox, at
+
+    def run(self):
+        hand = []
+        sys.settrace(self._trace)
+        try:
+            item = self._inbox.get(None, hand)
+            sys.settrace(None)
+            self.got.append(item)
+        except KeyboardInterrupt:
+            self._inbox.put_back(hand)
+
+    def _trace(self, frame, event, arg):
+        if frame.f_globals.get("__name__") != "ensign_sync.handover.inbox":
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.struck = True
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ensign_sync.exceptions import EnsignError, UnknownTopicError
 from ensign_sync.ids import ULID
 from ensign_sync.nack import INTERNAL, TOPIC_UNKNOWN
-from ensign_sync.protocol.frames import Ack, HalfClose, Keyed, Nack, Publication, Ready
+from ensign_sync.protocol.frames import Ack, HalfClose, Keyed, Made, Nack, Publication, Ready
 from ensign_sync.protocol.machine import Ended, State
 from ensign_sync.protocol.publish_stream import Abandoned, Drained, InDoubt, PublishProtocol, Settled, TopicsStale
 from tests.size import by_size
@@ -78,7 +78,7 @@ class PublisherLife(RuleBasedStateMachine):
         token = len(self.accepted)
         self.accepted.append(token)
         text = str(token).encode()
-        self.ids[token] = self.machine.publish(topic, Keyed((text,), text, 0.0) if keyed else text, token)
+        self.ids[token] = self.machine.publish(topic, Keyed((text,), text, Made()) if keyed else text, token)
         self.look()
 
     @precondition(lambda self: not self.machine.closing and not self.machine.over)

@@ -5,7 +5,18 @@ import pytest
 from ensign_sync.exceptions import EnsignError, EnsignRPCError, EventTooLargeError, ProtocolError, UnknownTopicError
 from ensign_sync.ids import ULID
 from ensign_sync.nack import TOPIC_UNKNOWN
-from ensign_sync.protocol.frames import Ack, CloseStream, HalfClose, Keyed, Nack, OpenStream, Pieces, Publication, Ready
+from ensign_sync.protocol.frames import (
+    Ack,
+    CloseStream,
+    HalfClose,
+    Keyed,
+    Made,
+    Nack,
+    OpenStream,
+    Pieces,
+    Publication,
+    Ready,
+)
 from ensign_sync.protocol.machine import Ended, Opened, State
 from ensign_sync.protocol.publish_stream import (
     Abandoned,
@@ -297,7 +308,7 @@ class TestTopics:
             assert isinstance(machine.events()[0], Settled)
 
 
-ONE, TWO, THREE = (Keyed((text,), text, 0.0) for text in (b"one", b"two", b"three"))
+ONE, TWO, THREE = (Keyed((text,), text, Made()) for text in (b"one", b"two", b"three"))
 
 
 class TestInDoubt:

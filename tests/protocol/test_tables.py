@@ -7,7 +7,7 @@ import pytest
 from ensign_sync.exceptions import EnsignError, ProtocolError
 from ensign_sync.ids import ULID
 from ensign_sync.protocol import publish_stream, subscribe_stream
-from ensign_sync.protocol.frames import Ack, CloseStream, Delivery, Keyed, Nack, Ready, Unknown
+from ensign_sync.protocol.frames import Ack, CloseStream, Delivery, Keyed, Made, Nack, Ready, Unknown
 from ensign_sync.protocol.machine import Input, State, stream_ended
 from ensign_sync.protocol.publish_stream import PublishProtocol
 from ensign_sync.protocol.subscribe_stream import SubscribeProtocol
@@ -17,7 +17,7 @@ TOPIC = "weather"
 TOPIC_ID = ULID("01HFQX2V7Z8Q3M5N6P7R8S9T0V").bytes
 READY = Ready("client", "server", {TOPIC: TOPIC_ID})
 LOSS = EnsignError("the line went dead")
-KEYED = Keyed((b"payload",), b"key", 0.0)
+KEYED = Keyed((b"payload",), b"key", Made())
 
 
 def publisher_in(state, pending):

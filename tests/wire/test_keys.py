@@ -2,9 +2,10 @@
 
 from ensign_sync.api.v1beta1 import event_pb2
 from ensign_sync.events import Event
-from ensign_sync.protocol.frames import Delivery
+from ensign_sync.protocol.frames import Delivery, Made
 from ensign_sync.wire import codec, keys, reading
 
+MADE = Made(1.5)
 NUMBER = 0x01A226E0C20406915A959416BB3BF500
 TEXT = "01a226e0c20406915a959416bb3bf500"
 
@@ -16,8 +17,8 @@ def test_a_key_is_the_last_pair_of_metadata():
         Event(b"x" * 100_000, meta={"a": "b"}),
         Event(b"x", meta={keys.NAME: "theirs", "z": ""}),
     ):
-        payload = codec.encode_keyed(event, NUMBER, 1.5)
-        assert (payload.key, payload.made_at, len(payload)) == (TEXT.encode(), 1.5, len(bytes(payload)))
+        payload = codec.encode_keyed(event, NUMBER, MADE)
+        assert (payload.key, payload.made, len(payload)) == (TEXT.encode(), MADE, len(bytes(payload)))
         assert len(payload) == len(codec.encode_event(event)) + keys.SIZE
         proto = event_pb2.Event.FromString(bytes(payload))
         assert dict(proto.metadata) == {**event.meta, keys.NAME: TEXT}
@@ -27,7 +28,7 @@ def test_a_key_is_the_last_pair_of_metadata():
 
 def test_small_numbers_have_as_many_digits():
     """So that every key is as long."""
-    assert codec.encode_keyed(Event(b"x"), 7, 0.0).key == b"7".rjust(32, b"0")
+    assert codec.encode_keyed(Event(b"x"), 7, MADE).key == b"7".rjust(32, b"0")
 
 
 def test_no_key():
@@ -38,7 +39,7 @@ def test_no_key():
 
 def test_it_is_read_by_hand(monkeypatch):
     """As protobuf reads it; nonsense in its place is left to that."""
-    payload = bytes(codec.encode_keyed(Event(b"x", meta={"a": "b"}), NUMBER, 0.0))
+    payload = bytes(codec.encode_keyed(Event(b"x", meta={"a": "b"}), NUMBER, MADE))
 
     def read(payload):
         return reading.read_event(Delivery(b"i" * 10, b"t" * 16, payload), "topic")
