@@ -83,3 +83,22 @@ def strike(load, times, fault, seed):
         threading.Event().wait(rng.random() * 0.005)  # the moment is what is random here
         struck += fault() is not False
     return struck
+
+
+def under_kills(tmp_path, kills, each, **options):
+    """Publish to a node that is killed and started again so many times, through a client with these options.
+
+    Returns the load, how often it was killed, how much was stored twice, and what the client counted.
+    """
+    from ensign_sync.node import Node
+
+    with Node(str(tmp_path / "data.db"), topics=["weather"], process=True) as node, node.client(**options) as client:
+        load = Load(client, each)
+
+        def kill():
+            node.faults.kill()
+            node.restart()
+
+        struck = strike(load, kills, kill, 2)
+        load.join()
+        return load, struck, load.check(node), client.stats()

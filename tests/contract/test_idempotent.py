@@ -13,7 +13,7 @@ from ensign_sync.node import Node
 from ensign_sync.protocol.frames import Made
 from ensign_sync.streams import doubt
 from ensign_sync.streams.log import Log
-from tests.load import LIMIT, Load, strike
+from tests.load import LIMIT, Load, strike, under_kills
 from tests.proxy import far
 from tests.size import by_size
 from tests.waiting import eventually
@@ -42,24 +42,9 @@ class TestKills:
 
     KILLS, EACH = by_size(2, 1, 4, 20), by_size(300, 150, 600, 2_500)
 
-    def run(self, tmp_path, **options):
-        """Publish under kills; returns the load, how often, what was stored twice, and what the client counted."""
-        with Node(str(tmp_path / "data.db"), topics=["weather"], process=True) as node, node.client(
-            timeout=60, **options
-        ) as client:
-            load = Load(client, self.EACH)
-
-            def kill():
-                node.faults.kill()
-                node.restart()
-
-            struck = strike(load, self.KILLS, kill, 2)
-            load.join()
-            return load, struck, load.check(node), client.stats()
-
     def test_every_event_is_stored_once(self, tmp_path, transport):
         """What was stored and not acknowledged is found, the rest is sent again."""
-        load, struck, twice, stats = self.run(tmp_path, idempotent=True)
+        load, struck, twice, stats = under_kills(tmp_path, self.KILLS, self.EACH, timeout=60, idempotent=True)
         print(
             f"{transport}: {struck} kills, {load.done} acknowledged, {stats['found']} found,"
             f" {stats['resent']} sent again, {twice} twice"

@@ -10,8 +10,7 @@ import time
 import pytest
 
 from ensign_sync import EventTooLargeError, PublishError, PublishTimeoutError
-from ensign_sync.node import Node
-from tests.load import LIMIT, THREADS, Load, strike
+from tests.load import LIMIT, THREADS, Load, strike, under_kills
 from tests.proxy import far
 from tests.size import by_size
 from tests.waiting import eventually
@@ -54,24 +53,9 @@ class TestKills:
 
     KILLS, EACH = by_size(2, 1, 4, 10), by_size(300, 150, 1_000, 2_500)
 
-    def run(self, tmp_path, **options):
-        """Publish under kills; returns the load, how often, and what was stored twice."""
-        with Node(str(tmp_path / "data.db"), topics=["weather"], process=True) as node, node.client(
-            **options
-        ) as client:
-            load = Load(client, self.EACH)
-
-            def kill():
-                node.faults.kill()
-                node.restart()
-
-            struck = strike(load, self.KILLS, kill, 2)
-            load.join()
-            return load, struck, load.check(node), client.stats()
-
     def test_nothing_is_lost(self, tmp_path, transport):
         """What was acknowledged survived, the rest was sent again."""
-        load, struck, twice, stats = self.run(tmp_path)
+        load, struck, twice, stats = under_kills(tmp_path, self.KILLS, self.EACH)
         assert not load.failed
         assert struck >= 1
         assert twice <= stats["resent"]
@@ -80,7 +64,7 @@ class TestKills:
     @pytest.mark.ends
     def test_control(self, tmp_path, transport):
         """Without resending the same kills fail events."""
-        load, struck, twice, _ = self.run(tmp_path, resend=False)
+        load, struck, twice, _ = under_kills(tmp_path, self.KILLS, self.EACH, resend=False)
         assert load.failed
         assert twice == 0
         print(f"{transport}: {struck} kills failed {len(load.failed)} calls")
