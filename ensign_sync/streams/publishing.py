@@ -3,14 +3,12 @@
 import functools
 import logging
 import sys
-import threading
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..ack import Ack
 from ..exceptions import (
     EnsignClientClosingError,
     EnsignConnectionError,
-    EnsignError,
     EventTooLargeError,
     PublishTimeoutError,
     PublishUnreachableError,
@@ -18,29 +16,22 @@ from ..exceptions import (
 )
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.locking import holding
-from ..handover.spawn import gather, spawn
+from ..handover.spawn import gather
 from ..ids import ULID
 from ..nack import Nack
 from ..protocol.frames import Payload
 from ..protocol.machine import State
 from ..protocol.publish_stream import Abandoned, Drained, InDoubt, PublishProtocol, Settled, TopicsStale
 from ..settings import Reconnect
-from ..times import Kept
 from ..wire import codec
-from .doubt import Doubts, Question, find_topic
+from .doubt import Doubts, find_topic
 from .driver import Hooks, Line, Stream, StreamDriver
+from .resolving import DRAIN_SECONDS, Resolver
 
 logger = logging.getLogger("ensign_sync")
 
-#: How long a connection that does not know a new topic is kept for the answers that it owes.
-DRAIN_SECONDS = 5.0
-
 #: How long ``close`` waits for the server's last message after the half-close.
 FAREWELL_SECONDS = 0.5
-
-
-#: How long it takes until what failed by a defect is tried again.
-_DEFECT_SECONDS = 1.0
 
 
 class Window(NamedTuple):
@@ -93,7 +84,7 @@ class PublishStream(Stream):
         super().__init__(StreamDriver(machine, line, self._handle, policy, hooks, self._clock))
         self._mutex = self._driver.mutex
         self._left: List[Tuple[Any, Abandoned]] = []  # given up at the end, and not told yet
-        self._resolvers: List[threading.Thread] = []
+        self._resolver = Resolver(self._driver, machine, topic_exists, doubts, self._clock)
         self._want_room = 0  # how many wait for room
         # A publisher that had to wait is let go on when a quarter of the window is free, not at every ack.
         self._low_water = window.events - window.events // 4
@@ -136,7 +127,7 @@ class PublishStream(Stream):
             return
         if not self._topic_exists(topic, patience.remaining()):
             raise UnknownTopicError(topic)
-        self._reopen(topic, min(DRAIN_SECONDS, patience.remaining()))
+        self._resolver.reopen(topic, min(DRAIN_SECONDS, patience.remaining()))
         self._wait(lambda: machine.knows(topic), patience)
 
     def check_log(self, topic: str, timeout: float) -> bool:
@@ -252,7 +243,7 @@ class PublishStream(Stream):
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the threads; returns the names of those that did not stop."""
-        return [*super().join(deadline), *gather(self._resolvers, deadline)]
+        return [*super().join(deadline), *gather(self._resolver.threads, deadline)]
 
     def close(self, deadline: Deadline) -> int:
         """Take nothing more in, wait for the answers, end the stream; returns how many events were given up."""
@@ -351,79 +342,13 @@ class PublishStream(Stream):
                 except Exception:  # an owner that cannot take it harms no other
                     logger.exception("the outcome of an event could not be told")
             elif kind is TopicsStale:
-                # Asking the server takes a while, and the reader must go on reading the acks that are due.
-                self._aside("topics", self._resolve_stale, event.names)
+                self._resolver.start(self._resolver.ask_for_topics, event.names)
             elif kind is InDoubt:
-                self._aside("doubts", self._resolve_doubts, event)
+                self._resolver.start(self._resolver.ask_for_stored, event)
             elif kind is Drained:
                 self._driver.reconnect()
         if self._want_room and self._has_much_room():
             self._driver.wake()
-
-    def _aside(self, role: str, work: Callable[..., None], *args: Any) -> None:
-        """Do something that takes a while on a thread of its own."""
-        try:
-            self._remember(spawn(role, work, *args))
-        except RuntimeError:  # the program is about to end, and takes no more threads
-            work(*args)
-
-    @holding("_mutex")
-    def _remember(self, resolver: threading.Thread) -> None:
-        self._resolvers = [*(thread for thread in self._resolvers if thread.is_alive()), resolver]
-
-    def _resolve_doubts(self, asked: InDoubt) -> None:
-        """Have the log searched for what an earlier connection may have stored."""
-        machine = self.machine
-
-        def is_over() -> bool:
-            return not machine.is_asking(asked.connection)
-
-        def wait(seconds: float) -> None:
-            self._driver.wait(is_over, Deadline(seconds, self._clock).remaining)
-
-        def tell(error: EnsignError) -> None:
-            self._driver.last_error = error
-
-        question = Question(asked.doubts, dict(machine.topics), lambda: not is_over(), wait, tell)
-        ids = None
-        try:
-            ids = self._doubts.stored(question)
-        except Exception:  # a defect of ours: the next connection may do better
-            logger.exception("the log could not be searched for events in doubt, which is tried again")
-            wait(_DEFECT_SECONDS)
-        if ids is not None:
-            self._driver.change(_note_stored, ids, asked.connection)
-        elif not is_over():
-            self._driver.reconnect()
-
-    def _resolve_stale(self, names: FrozenSet[str]) -> None:
-        """Ask the server for topics that the connection does not know, on a thread of its own."""
-        exists: Set[str] = set()
-        gone: Set[str] = set()
-        for name in names:
-            try:
-                (exists if self._topic_exists(name, 30.0) else gone).add(name)
-            except EnsignError as error:
-                # Unknown either way: reopening asks again, and whoever waits has a deadline of their own.
-                logger.warning("could not ask for topic %s: %s", name, error)
-                exists.add(name)
-        self._refuse(gone)
-        for name in exists:
-            self._reopen(name)
-
-    def _refuse(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._driver.change(_refuse, name)
-
-    def _reopen(self, topic: str, patience: float = DRAIN_SECONDS) -> None:
-        """Make a new connection, which knows the topics of now, after the answers that the present one owes."""
-        machine = self.machine
-        checked = Deadline(patience, self._clock)  # or each new topic would have the log searched anew
-        self._driver.wait(lambda: machine.state is not State.CHECKING, checked.remaining)
-        self._driver.change(_drain, topic)  # when nothing is owed any more, Drained reconnects
-        deadline = Deadline(patience, self._clock)
-        if not self._driver.wait(lambda: machine.state is not State.DRAINING, deadline.remaining):
-            self._driver.reconnect()
 
     def _fail_the_rest(self) -> int:
         """Give up what is left at the end of ``close``, and tell those who wait."""
@@ -436,7 +361,6 @@ class PublishStream(Stream):
             self._left.pop(0)
         self.counts["failed"] += count
         return count
-
 
     def _abandon(self, machine: PublishProtocol, owner: Any) -> List[Tuple[int, Abandoned]]:
         mine = [(id, token[1]) for id, token in machine.waiting() if token[0] is owner]
@@ -456,21 +380,6 @@ def _how_many(payloads: Sequence[Payload], room: int) -> int:
         if room <= 0:
             return number
     return len(payloads)
-
-
-def _refuse(machine: PublishProtocol, name: str) -> None:
-    if not machine.over and machine.state is not State.CLOSING:
-        machine.refuse([name], UnknownTopicError(name))
-
-
-def _note_stored(machine: PublishProtocol, ids: Mapping[bytes, Kept], connection: int) -> None:
-    if machine.is_asking(connection):
-        machine.stored(ids)
-
-
-def _drain(machine: PublishProtocol, topic: str) -> None:
-    if machine.state in (State.OPEN, State.CHECKING) and not machine.knows(topic):
-        machine.drain()
 
 
 def _settle(owner: Any, index: int, outcome: Any) -> None:
