@@ -341,7 +341,7 @@ class Connection:
             call = open_call(self.channel(), method, metadata, self.settings)
             return call, lambda: self.tokens.invalidate(token)
 
-        return Line(open_it, encode, decode, self.unary.pause)
+        return Line(open_it, encode, decode, self.unary.pause, self.watchdog)
 
     def _hook(self, function: Optional[Callable[[Outage], None]]) -> Callable[[Outage], None]:
         def call_it(outage: Outage) -> None:

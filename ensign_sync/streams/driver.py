@@ -1,14 +1,16 @@
 """Keeps a protocol machine connected: one reader thread, and a loop that reconnects."""
 
+import contextlib
 import logging
 import random
 import threading
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
-from ..exceptions import EnsignError
+from ..exceptions import EnsignError, EnsignTimeoutError
 from ..handover.clock import Clock, Deadline
 from ..handover.locking import Signal, holding
 from ..handover.spawn import gather, spawn_kept
+from ..handover.watchdog import Watchdog, Watched
 from ..protocol import retry
 from ..protocol.frames import HalfClose
 from ..protocol.machine import State, stream_ended
@@ -26,6 +28,10 @@ _T = TypeVar("_T")
 STABLE_SECONDS = 60.0
 
 
+#: A stream that is not answered within so many seconds is opened anew, with more patience each time up to the other.
+OPENING_SECONDS, LONGEST_OPENING = 10.0, 60.0
+
+
 class Line(NamedTuple):
     """How a kind of stream reaches its server.
 
@@ -35,12 +41,14 @@ class Line(NamedTuple):
         decode: Bytes to a frame for the machine.
         pause: Waits so many seconds before another try, at most until the event is set, and lets the connection come
             back meanwhile.
+        watchdog: Ends what takes too long.
     """
 
     open: Callable[[], Any]
     encode: Callable[[Any], Message]
     decode: Callable[[bytes], Any]
     pause: Callable[[float, Signal], None]
+    watchdog: Watchdog
 
 
 class Outage(NamedTuple):
@@ -118,6 +126,7 @@ class StreamDriver:
         self._asked = False  # somebody would have read for themselves
         self._called_back = Signal()
         self._turn: Optional[Turn] = None  # of the present call
+        self._unanswered: Optional[Call] = None  # was given up for that
 
     # for any thread
 
@@ -322,11 +331,14 @@ class StreamDriver:
         progressed = False
         opened_at: Optional[float] = None
         token_refused: Callable[[], None] = _nothing
+        call: Optional[Call] = None
+        watched: Optional[Watched] = None
         try:
             if self._stopping:
                 return stream_ended(), False
             call, token_refused = self._line.open()
             self._begin(call)
+            watched = self._watch_opening(call, attempts)
             with Turn(call) as turn:
                 self._turn, self._asked = turn, False
                 decode = self._decode
@@ -341,6 +353,7 @@ class StreamDriver:
                     progressed = opened_at is not None
                     if opened_at is None and self.machine.state is not State.OPENING:
                         opened_at = self._clock.now()
+                        self._line.watchdog.remove(watched)
                         self._came_back(lost_at, attempts)
                     if self._asked and call.threads_may_take_turns:
                         self._step_aside(turn)
@@ -348,12 +361,36 @@ class StreamDriver:
         except EnsignError as error:
             if retry.is_token_refused(error):
                 token_refused()
+            if call is not None and self._unanswered is call:
+                failure: EnsignError = EnsignTimeoutError("the server did not answer when the stream was opened")
+                failure.__cause__ = error
+                return failure, False
             return error, progressed or self._was_stable(opened_at)
         except Exception as error:  # a defect of ours or of the server's: it must reach the user, not this thread's end
             logger.exception("the %s stream failed", self.machine.role)
             failure = EnsignError(f"the {self.machine.role} stream failed: {error!r}")
             failure.__cause__ = error
             return failure, progressed
+        finally:
+            if watched is not None and opened_at is None:
+                self._line.watchdog.remove(watched)
+
+    def _watch_opening(self, call: Call, attempts: int) -> Watched:
+        """Have a call given up that is not answered: a connection may swallow everything, and never say so."""
+        deadline = Deadline(min(OPENING_SECONDS * (attempts + 1), LONGEST_OPENING), self._clock)
+        watched = Watched(
+            lambda: deadline.remaining() if self.machine.state is State.OPENING else None,
+            lambda: self._give_up_unanswered(call),
+        )
+        with contextlib.suppress(RuntimeError):  # the program is about to end, and takes no more threads
+            self._line.watchdog.add(watched)
+        return watched
+
+    @holding("mutex")
+    def _give_up_unanswered(self, call: Call) -> None:
+        if self._call is call and self.machine.state is State.OPENING:
+            self._unanswered = call
+            call.cancel()
 
     def _came_back(self, lost_at: Optional[float], attempts: int) -> None:
         if lost_at is not None and self._told_of_outage:

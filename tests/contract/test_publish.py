@@ -309,11 +309,14 @@ class TestLoss:
         struck = []
         done = threading.Event()
 
+        def acked():
+            return far_client.stats()["acked"]
+
         def cut():
             while not done.is_set() and len(struck) < cuts:
-                before = len(texts(node))
-                # The next cut comes when something was stored since the last, so that every one strikes a live line.
-                while not done.is_set() and len(texts(node)) < min(count - 1, before + count // cuts // 2):
+                before = acked()
+                # The next cut comes when something was acknowledged since the last, so that each strikes a live line.
+                while not done.is_set() and acked() < min(count - 1, before + count // cuts // 2):
                     done.wait(0.002)
                 struck.append(proxy.cut_connections())
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from ensign_sync import EventTooLargeError, PublishError, PublishTimeoutError
+from ensign_sync.streams import driver
 from tests.load import LIMIT, THREADS, Load, strike, under_kills
 from tests.proxy import far
 from tests.size import by_size
@@ -99,6 +100,24 @@ class TestBlackHole:
             client.publish("weather", b"0 3", timeout=60)
             client.close(LIMIT)
         assert b"0 3" in [event.data for event in node.events("weather")]
+
+
+class TestUnanswered:
+    """A server that does not answer when a stream is opened."""
+
+    def test_it_is_opened_anew(self, node, proxy, monkeypatch):
+        """After a while, and what waits is sent when it answers."""
+        monkeypatch.setattr(driver, "OPENING_SECONDS", 0.2)
+        with far(node, proxy) as client:
+            client.publish("weather", b"first")
+            proxy.black_hole()
+            client._connection._publisher.start_over()  # over the connection that is there
+            future = client.submit("weather", b"second")
+            eventually(lambda: "did not answer" in str(client.stats()["last_error"]), LIMIT)
+            proxy.black_hole(False)
+            proxy.cut_connections()  # what was swallowed is lost
+            future.result(LIMIT)
+        assert [event.data for event in node.events("weather")] == [b"first", b"second"]
 
 
 class TestStalledServer:
