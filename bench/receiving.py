@@ -150,17 +150,14 @@ def receive_raw(endpoint: str, login: str, topic: str, number: int, ack: bool) -
     stream.close()
 
 
-def receive_library(
-    endpoint: str, login: str, topic: str, number: int, ack: bool, start: str = "recent", transport: str = ""
-) -> Task:
+def receive_library(endpoint: str, login: str, topic: str, number: int, ack: bool, transport: str = "") -> Task:
     """Receive so many events with a subscription of this library."""
     client = _client(endpoint, login, transport)
-    events = client.subscribe(topic, start=start, auto_ack=ack)
+    events = client.subscribe(topic, auto_ack=ack)
     yield {}
     marks = _Marks(number)
     marks.of(events)
-    stats = events.stats()
-    yield {**marks.answer(), "reads": stats.get("reads"), "gaps": stats.get("gaps")}
+    yield marks.answer()
     events.close()
     client.close()
 

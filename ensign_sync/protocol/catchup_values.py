@@ -57,5 +57,7 @@ class Gap(NamedTuple):
 
 
 class Held(NamedTuple):
+    """An event that arrived live while the log of its topic is read."""
+
     delivery: Delivery
     stepped: bool  # the server's clock went back before it

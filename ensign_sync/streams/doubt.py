@@ -79,7 +79,6 @@ class Doubts:
 
     def __init__(self, log: Log, watchdog: Watchdog, clock: Optional[Clock] = None) -> None:
         self._tools = _Tools(log, watchdog, clock or Clock())
-        self._log = log
 
     def check(self, name: str, id: bytes, timeout: float) -> None:
         """See whether the log of a topic can be read.
@@ -88,15 +87,15 @@ class Doubts:
             EnsignSettingsError: It cannot: no query can name the topic, or the key may not.
             EnsignError: The server does not answer, or otherwise than expected.
         """
-        patience = Patience(timeout, timeout, self._tools.clock)
-        spelled = self._log.way(name, id, patience.remaining())
+        log, patience = self._tools.log, Patience(timeout, timeout, self._tools.clock)
+        spelled = log.way(name, id, patience.remaining())
         if spelled is None:
             raise EnsignSettingsError(
                 f"idempotent publishing looks for its events in the log, and no query can name the topic {name}: give"
                 " the topic another name, or publish with idempotent=False"
             )
         try:
-            _one_row(self._log, spelled, 0, patience.remaining())
+            _one_row(log, spelled, 0, patience.remaining())
         except EnsignError as error:
             if error.code not in NEVER:
                 raise

@@ -429,11 +429,11 @@ class Healing:
             self._gave_up(read.topic_id, f"no query can name the topic {name}")
             return True
         now = self._now
-        self._row_at = now()
         try:
             rows = self._log.rows(spelled, read.offset, read.alone, read.duplicates, None, self._looks_back(read))
         except EnsignError as error:
             return self._failed(read, name, error)
+        self._row_at = now()
         watched = Watched(self._until_row_is_late, rows.cancel)
         self._watchdog.add(watched)
         self._cancel = rows.cancel
