@@ -126,7 +126,7 @@ class StreamDriver:
         self._asked = False  # somebody would have read for themselves
         self._called_back = Signal()
         self._turn: Optional[Turn] = None  # of the present call
-        self._unanswered: Optional[Call] = None  # was given up for that
+        self._unanswered = False  # the call was given up for that
 
     # for any thread
 
@@ -331,8 +331,8 @@ class StreamDriver:
         progressed = False
         opened_at: Optional[float] = None
         token_refused: Callable[[], None] = _nothing
-        call: Optional[Call] = None
         watched: Optional[Watched] = None
+        self._unanswered = False
         try:
             if self._stopping:
                 return stream_ended(), False
@@ -361,7 +361,7 @@ class StreamDriver:
         except EnsignError as error:
             if retry.is_token_refused(error):
                 token_refused()
-            if call is not None and self._unanswered is call:
+            if self._unanswered:
                 failure: EnsignError = EnsignTimeoutError("the server did not answer when the stream was opened")
                 failure.__cause__ = error
                 return failure, False
@@ -389,7 +389,7 @@ class StreamDriver:
     @holding("mutex")
     def _give_up_unanswered(self, call: Call) -> None:
         if self._call is call and self.machine.state is State.OPENING:
-            self._unanswered = call
+            self._unanswered = True
             call.cancel()
 
     def _came_back(self, lost_at: Optional[float], attempts: int) -> None:
