@@ -60,7 +60,8 @@ class Ensign(Catalog):
             (docs/publishing.rst). Each event gets a pair of metadata for that, ``ensign-sync-id``.
         reconnect: The pauses between tries.
         heartbeat: Every so many seconds a subscription sees whether the server still answers, and whether the names of
-            its topics still mean what they meant.
+            its topics still mean what they meant. While an answer is owed, of any kind, silence is believed for at most
+            10 of them. A connection on which nothing comes back is replaced (docs/protocol.rst, "Keepalive").
         tls: The path of a CA file, or ``TLS(ca_file, cert_file, key_file)``.
         channel_options: Further options of the gRPC channel. Of these ``grpc.max_send_message_length`` says how large
             an event may be on the wire, in bytes, instead of the 4 MiB less 1 KiB that a server takes by default.

@@ -1,5 +1,6 @@
 """The rows of a query."""
 
+import contextlib
 import threading
 from typing import Any, Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional
 
@@ -193,16 +194,17 @@ def _start(
         wanted = ensql.Filter(parsed.select)
         text, params = _readable(parsed.select), None
     reading = connection.unary.query(text, params, asked.include_duplicates, asked.timeout)
-    waiting = [False]
+    now = connection.now
+    asked_at: List[Optional[float]] = [None]  # for the row that is waited for
 
     def rows() -> Iterator[Event]:
         iterator = iter(reading)
         while wanted is None or not wanted.at_end:
-            waiting[0] = True
+            asked_at[0] = now()
             try:
                 row = next(iterator, None)
             finally:
-                waiting[0] = False
+                asked_at[0] = None
             if row is None:
                 return
             patience.progress()
@@ -211,15 +213,18 @@ def _start(
                 yield event
 
     def remaining() -> Optional[float]:
-        return patience.remaining() if waiting[0] else None
+        return patience.remaining() if asked_at[0] is not None else None
 
     # The rows are read on the thread that asks for them, which a silent server would hold for ever.
-    watched = Watched(remaining, reading.cancel)
+    watched = Watched(remaining, reading.expire)
     connection.watchdog.add(watched)
+    watching = contextlib.ExitStack()
+    watching.callback(connection.watchdog.remove, watched)
+    watching.enter_context(connection.liveness.waiting_since(lambda: asked_at[0]))
     return Cursor(
         rows(),
         cancel=reading.cancel,
-        release=lambda: connection.watchdog.remove(watched),
+        release=watching.close,
         timed_out=lambda: patience.passed,
         limit=parsed.limit,
     )

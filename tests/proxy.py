@@ -29,6 +29,7 @@ class Proxy:
         self._pairs: Dict[socket.socket, socket.socket] = {}
         self._waiting: Dict[socket.socket, bytearray] = {}
         self._clients: Set[socket.socket] = set()
+        self._dead: Set[socket.socket] = set()
         self._black_hole = False
         self._closed = False
         self.accepted = 0
@@ -42,6 +43,11 @@ class Proxy:
         self.endpoint = f"127.0.0.1:{self._address[1]}"
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
+
+    @property
+    def open(self) -> int:
+        """How many connections of clients are open."""
+        return len(self._clients)
 
     def cut_connections(self) -> int:
         """Cut every connection, without a farewell; returns how many there were."""
@@ -57,6 +63,12 @@ class Proxy:
         """Swallow all bytes while connections stay open; those swallowed are lost, so cut before going on."""
         with self._lock:
             self._black_hole = on
+
+    def deaden(self) -> int:
+        """Swallow for ever what the present connections carry, which stay open; returns how many there are."""
+        with self._lock:
+            self._dead = set(self._pairs)
+            return len(self._clients)
 
     def refuse(self, on: bool = True) -> None:
         """Do not listen any more, or listen again on the same port."""
@@ -147,7 +159,7 @@ class Proxy:
             data = b""
         if not data:
             self._drop(end)
-        elif not self._black_hole:
+        elif not self._black_hole and end not in self._dead:
             self._waiting[other] += data
 
     def _send_all(self) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 HELP = "Serve an Ensign node; prints the environment that makes clients connect to it."
 
-#: How long open streams may take to end by themselves, in seconds; the whole end takes at most five.
-GRACE = 3.5
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -39,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--access-duration", metavar="S", type=seconds, default=3600.0, help="lifetime of tokens (default: an hour)"
     )
+    parser.add_argument(
+        "--grace",
+        metavar="S",
+        type=seconds,
+        default=3.5,
+        help="how long open streams may take when it ends (default: %(default)s seconds)",
+    )
     parser.add_argument("--json", action="store_true", help="print the environment as one JSON object")
 
 
@@ -53,7 +58,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         for impatient in STOPS:  # what is stored is on disk, so the next one may end the process where it stands
             signal.signal(impatient, signal.SIG_DFL)
         out.say(f"{signal.Signals(number).name}: ending")
-        node.stop(GRACE)
+        node.stop(args.grace)
     return 130 if number == signal.SIGINT else 0
 
 

@@ -50,7 +50,7 @@ def hold(lock: Any, seconds: float, function: Callable[..., Any], *args: Any) ->
 
 
 class Signal:
-    """A ``Signal`` that an interrupt of ``set`` does not leave locked. Any thread may call any method."""
+    """An event, as of ``threading``, that an interrupt of ``set`` does not leave locked. From any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -15,10 +15,14 @@ _LOOK_AGAIN = 1.0
 
 
 class Watched(NamedTuple):
-    """A wait: how many seconds remain (None while nobody waits), and what ends it."""
+    """A wait: how many seconds remain (None while nobody waits), and what ends it.
+
+    With ``again`` it is watched on, and ``expire`` must have put off the next time.
+    """
 
     remaining: Callable[[], Optional[float]]
     expire: Callable[[], None]
+    again: bool = False
 
 
 class Watchdog:
@@ -32,7 +36,7 @@ class Watchdog:
 
     @holding("_lock")
     def add(self, watched: Watched) -> None:
-        """Watch a wait. ``expire`` must be quick and harmless when called late; it runs once."""
+        """Watch a wait. ``expire`` must be quick and harmless when called late; it runs once, or again and again."""
         self._watched.append(watched)
         if self._thread is None:
             spawn_kept(self, "timer", self._run)
@@ -66,7 +70,8 @@ class Watchdog:
                 left = [(watched, watched.remaining()) for watched in self._watched]
                 expired = [watched for watched, seconds in left if seconds is not None and seconds <= 0.0]
                 for watched in expired:
-                    self._watched.remove(watched)
+                    if not watched.again:
+                        self._watched.remove(watched)
                 if not expired:
                     soonest = min(_LOOK_AGAIN if seconds is None else seconds for _, seconds in left)
                     self._changed.wait(min(soonest, _LOOK_AGAIN))

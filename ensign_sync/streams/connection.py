@@ -1,5 +1,6 @@
 """Everything of a client that belongs to one process: channel, tokens, streams, threads."""
 
+import functools
 import itertools
 import logging
 import os
@@ -21,14 +22,15 @@ from ..protocol.start import Starts, before_milliseconds
 from ..settings import Reconnect, Redeliver, Settings
 from ..transport.auth import TokenSource
 from ..transport.channel import open_channel
-from ..transport.choice import open_call
 from ..transport.direct_call import letting_go
+from ..transport.liveness import Liveness
 from ..transport.unary import Unary
 from ..wire import codec, methods
 from ..wire.methods import Method
 from .doubt import Doubts
-from .driver import Hooks, Line, Outage
+from .driver import Hooks, Line, Outage, Stream
 from .healing import Doors, GapDoor, Healing, Plan
+from .heartbeat import Heartbeat
 from .log import Log, Spelling
 from .progress import Progress
 from .publishing import PublishStream, Window
@@ -94,6 +96,7 @@ class Connection:
         self.options = options
         self.pid = os.getpid()
         self._clock = clock or Clock()
+        self.now = self._clock.now
         self._lock = threading.Lock()
         self._channel: Any = None
         self._closed = False  # no new work is taken
@@ -109,10 +112,13 @@ class Connection:
         self.callbacks = CallbackThread()
         self.post = self.callbacks.post
         self.watchdog = Watchdog()
-        self.unary = Unary(self.channel, self.tokens, settings, self._clock)
+        self.liveness = Liveness(
+            self._open_channel, self._replace_channel, settings, options.heartbeat, self.watchdog, self._clock
+        )
+        self.unary = Unary(self.channel, self.tokens, settings, self.liveness, self._clock)
         self._log = Log(self.unary, options.spelling)
         # What is accepted is seen to until the end of ``close``, which takes nothing more from the program.
-        self._last_unary = Unary(self._open_channel, self.tokens, settings, self._clock)
+        self._last_unary = Unary(self._open_channel, self.tokens, settings, self.liveness, self._clock)
         self._key_numbers = itertools.count(int.from_bytes(ULID.new().bytes, "big"))
         self._searchable: Set[str] = set()  # topics whose log can be searched for events in doubt
         self.hooks = Hooks(self._hook(options.on_disconnect), self._hook(options.on_reconnect))
@@ -127,10 +133,31 @@ class Connection:
         return self._channel
 
     def _open_channel(self) -> Any:
-        """Return the channel while it is open, also to what goes on after ``close`` has begun."""
-        if self._channel is None or self._finished:
-            raise EnsignClientClosingError("the client is closed: make a new one")
-        return self._channel
+        """Do the same, also for what goes on after ``close`` has begun, if there is one."""
+        return self.channel() if self._channel is None or self._finished else self._channel
+
+    def _replace_channel(self, error: EnsignError) -> None:
+        """Make a new channel, since nothing comes back on that which there is; streams and calls go on with it."""
+        try:
+            old, streams = self._replaced_channel()
+        except EnsignError as settings_error:
+            logger.warning("there is no new connection: %s", settings_error)
+            return
+        for stream in streams:
+            stream.lose(error)
+        if old is not None:
+            old.close()
+
+    @holding("_lock")
+    def _replaced_channel(self) -> Tuple[Any, List[Stream]]:
+        old = self._channel
+        if self._finished or old is None:
+            return None, []
+        self._channel = open_channel(self.settings, self.options.channel_options)
+        return old, self._streams()
+
+    def _streams(self) -> List[Stream]:
+        return [*([self._publisher] if self._publisher is not None else []), *self._subscribers]
 
     def publisher(self) -> PublishStream:
         """Return the publish stream; a new one if the last one ended."""
@@ -147,8 +174,11 @@ class Connection:
             self._remember(self._publisher)
             self._publisher = None
         if self._publisher is None:
-            line = self._line(methods.PUBLISH, codec.encode_publisher_frame, codec.decode_publisher_reply)
-            self._publisher = PublishStream(
+            # Which makes a new connection, if need be, for what was accepted before ``close`` began.
+            line = self._line(
+                self._last_unary, methods.PUBLISH, codec.encode_publisher_frame, codec.decode_publisher_reply
+            )
+            publisher = PublishStream(
                 line,
                 self.options.window,
                 self.topic_exists,
@@ -158,6 +188,8 @@ class Connection:
                 self.options.resend,
                 self._clock,
             )
+            self._look_after(publisher, self.liveness.impatience, publisher.lose)
+            self._publisher = publisher
         return self._publisher
 
     def encode_keyed(self, event: Event) -> Payload:
@@ -184,20 +216,33 @@ class Connection:
             CheckpointError: What the checkpoint holds cannot be used.
         """
         starts = Starts(asked.start, topics)
-        line = self._line(methods.SUBSCRIBE, codec.encode_subscriber_frame, codec.decode_subscribe_reply)
+        line = self._line(self.unary, methods.SUBSCRIBE, codec.encode_subscriber_frame, codec.decode_subscribe_reply)
         progress = Progress(asked.checkpoint, self.watchdog, self.post, self._clock)
         resume = progress.load()
         stream = SubscribeStream(
             line, topics, inbox, self.options.reconnect, self.hooks, progress, asked.group, self._clock
         )
-        if not asked.server_redelivers:
+        if asked.server_redelivers:
+            self._look_after(stream, self.options.heartbeat, None)
+        else:
             self._heal(stream, asked, Plan(starts.of, resume, self._look_back, self._origins), not topics)
         try:
             self._add(stream)
         except BaseException:
+            stream.forsake()
             progress.close()
             raise
         return stream
+
+    def _look_after(
+        self,
+        stream: Stream,
+        seconds: float,
+        give_up: Optional[Callable[[EnsignError], None]],
+    ) -> None:
+        """Have the connection checked when a stream is silent for so long that should not be."""
+        heartbeat = Heartbeat(self.liveness, self.watchdog, seconds, stream.owes, stream.heard, give_up, self._clock)
+        stream.look_after(heartbeat)
 
     def _heal(self, stream: SubscribeStream, asked: Subscribed, plan: Plan, all_topics: bool) -> None:
         """Have a subscriber read what the stream leaves out, and deliver again what is refused for that."""
@@ -208,7 +253,7 @@ class Connection:
             Doors(stream.reopen, asked.gap),
             stream.progress,
             self.watchdog,
-            self.options.heartbeat,
+            self.liveness,
             all_topics,
             self._clock,
         )
@@ -287,16 +332,18 @@ class Connection:
         self._closed = True
 
     def _finish(self, deadline: Deadline) -> int:
-        publisher, subscribers = self._publisher, self._subscribers
-        for subscriber in subscribers:
+        publisher = self._publisher
+        for subscriber in self._subscribers:
             subscriber.close()
         given_up = publisher.close(deadline) if publisher is not None else 0
         # What was waited for may have taken all the time, but the threads end in a moment.
         ending = Deadline(max(deadline.remaining() or 0.0, ENDING_SECONDS), self._clock)
+        self.liveness.close()
         self.unary.close()
         self._last_unary.close()
-        streams: List[Any] = [*subscribers, *([publisher] if publisher is not None else [])]
+        streams = self._streams()
         stubborn = [name for stream in streams for name in stream.join(ending)]
+        stubborn += self.liveness.join(ending)
         if self._channel is not None:
             with letting_go(self._channel):
                 self._channel.close()
@@ -311,11 +358,10 @@ class Connection:
 
     def stats(self) -> Any:
         """Return the counts of the streams so far."""
-        publisher, subscribers = self._publisher, list(self._subscribers)
+        publisher, subscribers, streams = self._publisher, list(self._subscribers), self._streams()
         counts = dict(self._past_counts)
         if publisher is not None:
             _add(counts, publisher)
-        streams: List[Any] = ([publisher] if publisher else []) + subscribers
         errors = [stream.last_error for stream in streams if stream.last_error is not None]
         return {
             **counts,
@@ -332,16 +378,15 @@ class Connection:
     # inside
 
     def _remember(self, publisher: PublishStream) -> None:
+        publisher.forsake()
         _add(self._past_counts, publisher)
         self._past_origins.add(publisher.machine.client_id)
 
-    def _line(self, method: Method, encode: Callable[[Any], codec.Message], decode: Callable[[bytes], Any]) -> Line:
-        def open_it() -> Any:
-            metadata, token = self.unary.metadata()
-            call = open_call(self.channel(), method, metadata, self.settings)
-            return call, lambda: self.tokens.invalidate(token)
-
-        return Line(open_it, encode, decode, self.unary.pause, self.watchdog)
+    def _line(
+        self, unary: Unary, method: Method, encode: Callable[[Any], codec.Message], decode: Callable[[bytes], Any]
+    ) -> Line:
+        opened, liveness = functools.partial(unary.open_stream, method), self.liveness
+        return Line(opened, encode, decode, unary.pause, self.watchdog, liveness.check, liveness.suspect)
 
     def _hook(self, function: Optional[Callable[[Outage], None]]) -> Callable[[Outage], None]:
         def call_it(outage: Outage) -> None:

@@ -18,6 +18,7 @@ from ..protocol.retry import History
 from ..settings import Reconnect
 from ..transport.call import Call
 from ..wire.codec import Message
+from .heartbeat import Heard, Heartbeat
 from .turn import Turn
 
 logger = logging.getLogger("ensign_sync")
@@ -42,6 +43,9 @@ class Line(NamedTuple):
         pause: Waits so many seconds before another try, at most until the event is set, and lets the connection come
             back meanwhile.
         watchdog: Ends what takes too long.
+        check: Sees whether the server still answers on the connection that there has been since then, by the clock,
+            and has it replaced if not; blocks for some seconds.
+        suspect: Has that done on another thread.
     """
 
     open: Callable[[], Any]
@@ -49,6 +53,8 @@ class Line(NamedTuple):
     decode: Callable[[bytes], Any]
     pause: Callable[[float, Signal], None]
     watchdog: Watchdog
+    check: Callable[[float], Any]
+    suspect: Callable[[], None]
 
 
 class Outage(NamedTuple):
@@ -85,6 +91,8 @@ class StreamDriver:
     Attributes:
         aside: The reader thread lets others read: who changes something has to call it back.
         heard_at: When the machine last received something, by the clock.
+        connections: How many calls were opened.
+        suspect: See ``Line``.
     """
 
     def __init__(
@@ -107,8 +115,9 @@ class StreamDriver:
         self.last_error: Optional[Exception] = None
         self.reconnects = 0
         self.heard_at = 0.0
+        self.connections = 0
         self._line = line
-        self._encode, self._decode = line.encode, line.decode
+        self._encode, self._decode, self.suspect = line.encode, line.decode, line.suspect
         self._handle = handle
         self._take_straight = take
         self._policy = policy
@@ -126,7 +135,7 @@ class StreamDriver:
         self._asked = False  # somebody would have read for themselves
         self._called_back = Signal()
         self._turn: Optional[Turn] = None  # of the present call
-        self._unanswered = False  # the call was given up for that
+        self._given_up: Optional[EnsignError] = None  # why the call was, not deliberately
 
     # for any thread
 
@@ -260,6 +269,11 @@ class StreamDriver:
         self.call_back()
 
     @holding("mutex")
+    def lose(self, error: EnsignError) -> None:
+        """Lose the present connection for this reason, and make a new one."""
+        self._give_up(error)
+
+    @holding("mutex")
     def _give_up_deliberately(self) -> None:
         self._deliberate = self._call is not None
         if self._call is not None:
@@ -332,7 +346,7 @@ class StreamDriver:
         opened_at: Optional[float] = None
         token_refused: Callable[[], None] = _nothing
         watched: Optional[Watched] = None
-        self._unanswered = False
+        began = self._clock.now()
         try:
             if self._stopping:
                 return stream_ended(), False
@@ -361,14 +375,15 @@ class StreamDriver:
         except EnsignError as error:
             if retry.is_token_refused(error):
                 token_refused()
-            if self._unanswered:
-                failure: EnsignError = EnsignTimeoutError("the server did not answer when the stream was opened")
-                failure.__cause__ = error
-                return failure, False
-            return error, progressed or self._was_stable(opened_at)
+            given_up = self._given_up
+            if given_up is not None:
+                given_up.__cause__ = error
+                if opened_at is None:
+                    self._line.check(began)
+            return given_up or error, progressed or self._was_stable(opened_at)
         except Exception as error:  # a defect of ours or of the server's: it must reach the user, not this thread's end
             logger.exception("the %s stream failed", self.machine.role)
-            failure = EnsignError(f"the {self.machine.role} stream failed: {error!r}")
+            failure: EnsignError = EnsignError(f"the {self.machine.role} stream failed: {error!r}")
             failure.__cause__ = error
             return failure, progressed
         finally:
@@ -389,8 +404,13 @@ class StreamDriver:
     @holding("mutex")
     def _give_up_unanswered(self, call: Call) -> None:
         if self._call is call and self.machine.state is State.OPENING:
-            self._unanswered = True
-            call.cancel()
+            self._give_up(EnsignTimeoutError("the server did not answer when the stream was opened"))
+
+    def _give_up(self, error: EnsignError) -> None:
+        """Lose the present connection for this reason. Needs the mutex."""
+        if self._call is not None:
+            self._given_up = error
+            self._call.cancel()
 
     def _came_back(self, lost_at: Optional[float], attempts: int) -> None:
         if lost_at is not None and self._told_of_outage:
@@ -407,7 +427,8 @@ class StreamDriver:
             if self._stopping:
                 call.cancel()
                 return
-            self._call = call
+            self._call, self._given_up = call, None
+            self.connections += 1
             self.machine.connected()
             self._send(self.machine.frames_to_send())
 
@@ -507,11 +528,32 @@ class Stream:
 
     Attributes:
         machine: The protocol machine, for who wants to read what it says of itself.
+        lose, suspect: See ``StreamDriver``.
     """
 
     def __init__(self, driver: StreamDriver) -> None:
         self._driver = driver
         self.machine = driver.machine
+        self.lose, self.suspect = driver.lose, driver.suspect
+        self._heartbeat: Optional[Heartbeat] = None
+
+    def look_after(self, heartbeat: Heartbeat) -> None:
+        """Have the connection checked while the stream is silent and should not be."""
+        self._heartbeat = heartbeat
+        heartbeat.start()
+
+    def owes(self) -> bool:
+        """Tell whether something should be heard. Quick."""
+        raise NotImplementedError
+
+    def heard(self) -> Heard:
+        """Return how much was heard so far. Quick."""
+        raise NotImplementedError
+
+    def forsake(self) -> None:
+        """Have nobody look after it any more."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
     @property
     def over(self) -> bool:
@@ -546,7 +588,8 @@ class Stream:
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the threads; returns the names of those that did not stop."""
-        return self._driver.join(deadline)
+        asking = self._heartbeat.thread if self._heartbeat is not None else None
+        return [*self._driver.join(deadline), *gather([asking] if asking else [], deadline)]
 
     def channel_threads(self) -> List[threading.Thread]:
         """Return the transport's threads that end with the channel."""

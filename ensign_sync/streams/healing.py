@@ -6,10 +6,11 @@ nothing to do. Both put into the inbox. The inbox is bounded by the reading of t
 arrives live and finds none is left to the log.
 """
 
+import contextlib
 import functools
 import logging
 import threading
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 from ..exceptions import EnsignError, EnsignTimeoutError
 from ..handover.clock import Clock, Deadline, Patience
@@ -24,6 +25,8 @@ from ..protocol.frames import Delivery
 from ..protocol.position import Resume
 from ..protocol.start import Start
 from ..settings import Reconnect
+from ..transport.liveness import Liveness
+from ..transport.unary import Rows
 from .idleness import Idleness
 from .log import NEVER, Log
 from .meanings import Answer, Meanings
@@ -102,7 +105,7 @@ class Healing:
         doors: Doors,
         progress: Progress,
         watchdog: Watchdog,
-        heartbeat: float,
+        liveness: Liveness,
         all_topics: bool,
         clock: Optional[Clock] = None,
     ) -> None:
@@ -132,7 +135,8 @@ class Healing:
         self._row_at: Optional[float] = None  # when the last row came; None while none is waited for
         self._refused: Dict[bytes, int] = {}
         self.last_error: Optional[Exception] = None
-        self._meanings = Meanings(log, heartbeat, all_topics, self._clock)
+        self._liveness = liveness
+        self._meanings = Meanings(log, liveness.heartbeat, liveness.patience, all_topics, self._clock)
         self._idle = Idleness(self._clock)
         self._watched: Optional[Watched] = None
         self._told_full = False
@@ -433,45 +437,53 @@ class Healing:
             rows = self._log.rows(spelled, read.offset, read.alone, read.duplicates, None, self._looks_back(read))
         except EnsignError as error:
             return self._failed(read, name, error)
-        self._row_at = now()
-        watched = Watched(self._until_row_is_late, rows.cancel)
-        self._watchdog.add(watched)
-        self._cancel = rows.cancel
         well = wanted = True
         try:
-            if self._closed:
-                rows.cancel()
-            inbox, machine, turns, outlet = self._inbox, self._machine, self._turns, self._outlet
-            for row in rows:
-                size = len(row.payload)
-                if not inbox.has_room(size):
-                    self._row_at = None
-                    self._tell_full()
-                    inbox.wait_for_room(size, low=True)
-                self._row_at = now()
-                turns.one_row()
-                if self._failures:
-                    self._got_on(read)
-                with self._lock:
-                    if outlet.lets_straight and not row.is_duplicate:
-                        number = machine.straight_row(read, row)
-                        if number >= 0:
-                            outlet.pass_straight(row, number, size)
-                            continue
-                    wanted = self._row(read, row)
-                if not wanted:
-                    break
+            with self._watching(rows):
+                inbox, machine, turns, outlet = self._inbox, self._machine, self._turns, self._outlet
+                for row in rows:
+                    size = len(row.payload)
+                    if not inbox.has_room(size):
+                        self._row_at = None
+                        self._tell_full()
+                        inbox.wait_for_room(size, low=True)
+                    self._row_at = now()
+                    turns.one_row()
+                    if self._failures:
+                        self._got_on(read)
+                    with self._lock:
+                        if outlet.lets_straight and not row.is_duplicate:
+                            number = machine.straight_row(read, row)
+                            if number >= 0:
+                                outlet.pass_straight(row, number, size)
+                                continue
+                        wanted = self._row(read, row)
+                    if not wanted:
+                        break
         except EnsignError as error:
             well = self._failed(read, name, error)
-        finally:
-            self._watchdog.remove(watched)
-            self._row_at, self._cancel = None, _nothing
-            rows.cancel()
         if well:
             self._got_on(read)
             if wanted:
                 self._ended(read, not self._closed)
         return well
+
+    @contextlib.contextmanager
+    def _watching(self, rows: Rows) -> Iterator[None]:
+        """Have a read ended, and the connection checked, when a row does not come; and at the end in any case."""
+        self._row_at = self._now()
+        watched = Watched(self._until_row_is_late, rows.expire)
+        self._watchdog.add(watched)
+        self._cancel = rows.cancel
+        try:
+            if self._closed:
+                rows.cancel()
+            with self._liveness.waiting_since(lambda: self._row_at):
+                yield
+        finally:
+            self._watchdog.remove(watched)
+            self._row_at, self._cancel = None, _nothing
+            rows.cancel()
 
     @holding("_lock")
     def _looks_back(self, read: Read) -> bool:
@@ -550,8 +562,13 @@ class Healing:
 
     def _compare_names(self) -> bool:
         """See whether the names of the topics mean what they meant; a server that does not answer is not there."""
+        asked_at = self._now()
         try:
             answer = self._meanings.ask(dict(self._machine.topics))
+        except EnsignTimeoutError as error:
+            if not self._closed:
+                self._liveness.dead(asked_at, str(error))
+            return True
         except EnsignError as error:
             if not self._closed:
                 logger.info("the server does not answer, the subscription is opened anew: %s", error)

@@ -12,9 +12,6 @@ from .log import NEVER, Log
 #: How long questions may take, in seconds.
 PATIENCE = 30.0
 
-#: A server that has not answered within so many seconds may still do so, however short the heartbeat.
-_SHORTEST_ANSWER = 5.0
-
 
 class Answer(NamedTuple):
     """What the server says: the ids of all topics by name, and which of those that were asked for are no more."""
@@ -31,10 +28,11 @@ class Meanings:
         gone: The names of topics that were destroyed, and are not there again.
     """
 
-    def __init__(self, log: Log, heartbeat: float, all_topics: bool, clock: Clock) -> None:
+    def __init__(self, log: Log, heartbeat: float, patience: float, all_topics: bool, clock: Clock) -> None:
         self.due = False
         self.gone: Set[str] = set()
-        self._log, self._heartbeat, self._all_topics, self._now = log, heartbeat, all_topics, clock.now
+        self._log, self._all_topics, self._now = log, all_topics, clock.now
+        self._heartbeat, self._patience = heartbeat, patience
         self._known: Set[str] = set()
         self._may_ask = True
         self._asked_at = clock.now()
@@ -50,16 +48,17 @@ class Meanings:
             self._asked_at, self.due = now, True
 
     def ask(self, topics: Mapping[str, bytes]) -> Optional[Answer]:
-        """Ask, at most for as long as a heartbeat; None if the key may not ask, or the server does not say.
+        """Ask, with so much patience; None if the key may not ask, or the server does not say.
 
         Raises:
             EnsignTimeoutError, EnsignConnectionError: The server did not answer.
         """
         self.due = False
-        if not self._may_ask:
-            return None
         try:
-            ids = self._log.ids(min(PATIENCE, max(self._heartbeat, _SHORTEST_ANSWER)))
+            if not self._may_ask:
+                self._log.ask(self._patience)
+                return None
+            ids = self._log.ids(self._patience)
         except (EnsignTimeoutError, EnsignConnectionError):
             raise
         except EnsignError as error:

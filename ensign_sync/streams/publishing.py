@@ -26,6 +26,7 @@ from ..settings import Reconnect
 from ..wire import codec
 from .doubt import Doubts, find_topic
 from .driver import Hooks, Line, Stream, StreamDriver
+from .heartbeat import Heard
 from .resolving import DRAIN_SECONDS, Resolver
 
 logger = logging.getLogger("ensign_sync")
@@ -218,6 +219,7 @@ class PublishStream(Stream):
         if any(fate is Abandoned.IN_DOUBT for _, fate in given_up):
             # What is still on its way in this process would leave when the line moves again: it must not.
             self._driver.reconnect()
+            self.suspect()
         self._driver.wake()
         return given_up
 
@@ -251,6 +253,7 @@ class PublishStream(Stream):
         self._driver.change(PublishProtocol.close)
         self._driver.wake()
         self._driver.wait(lambda: machine.over or not machine.unsettled, deadline.remaining)
+        self.forsake()
         left = self._fail_the_rest()
         # The half-close went out with the last ack. The server's farewell is the sign that it read everything.
         farewell = Deadline(min(FAREWELL_SECONDS, deadline.remaining() or 0.0), self._clock)
@@ -259,6 +262,15 @@ class PublishStream(Stream):
         return left
 
     # what it tells
+
+    def owes(self) -> bool:
+        """Tell whether the server should answer something."""
+        machine = self.machine
+        return machine.state is State.OPEN and machine.in_flight > 0
+
+    def heard(self) -> Heard:
+        """Return how many answers came."""
+        return Heard(self.acked + self.counts["nacked"], self._driver.connections)
 
     @property
     def unsettled(self) -> int:

@@ -20,6 +20,7 @@ from ..protocol.subscribe_stream import Delivered, SubscribeProtocol
 from ..settings import Reconnect, Redeliver
 from .driver import Hooks, Line, Stream, StreamDriver
 from .healing import Healing
+from .heartbeat import Heard
 from .progress import Progress
 from .redelivery import Redelivery
 
@@ -186,10 +187,19 @@ class SubscribeStream(Stream):
 
     def _end(self) -> None:
         self.ended.set()
+        self.forsake()
         if self.healing is not None:
             self.healing.close()
         if self.redelivery is not None:
             self.redelivery.close()
+
+    def owes(self) -> bool:
+        """Tell whether it is open: it may be silent for ever, and then only asking tells whether it lives."""
+        return self.machine.state is _OPEN
+
+    def heard(self) -> Heard:
+        """Return how many events came."""
+        return Heard(self.received, self._driver.connections)
 
     # the reader thread
 

@@ -1,12 +1,23 @@
-"""Single calls and queries: values in, values out (docs/protocol.rst, "Topics", "Info and status", "EnSQL")."""
+"""Calls: single ones and queries, values in, values out (docs/protocol.rst, "Topics", "Info and status", "EnSQL").
 
+Streams are opened here too; they carry bytes.
+"""
+
+import contextlib
+import functools
 import random
 from typing import Any, Callable, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar
 
 import grpc
 
 from ..enum import TopicState
-from ..exceptions import EnsignClientClosingError, EnsignError, EnsignRPCError, EnsignTimeoutError
+from ..exceptions import (
+    EnsignClientClosingError,
+    EnsignConnectionError,
+    EnsignError,
+    EnsignRPCError,
+    EnsignTimeoutError,
+)
 from ..handover.clock import Clock, Deadline
 from ..handover.locking import Signal
 from ..ids import ULID
@@ -24,7 +35,8 @@ from . import direct_call
 from .auth import TokenSource
 from .call import Call
 from .channel import to_exception
-from .choice import open_rows
+from .choice import open_call, open_rows
+from .liveness import Liveness
 
 _T = TypeVar("_T")
 
@@ -50,8 +62,11 @@ class Unary:
         channel: Callable[[], grpc.Channel],
         tokens: TokenSource,
         settings: Settings,
+        liveness: Liveness,
         clock: Optional[Clock] = None,
     ) -> None:
+        """Make what calls on the ``channel()`` of now, and has that checked when an answer takes long."""
+        self._liveness = liveness
         self._channel = channel
         self._tokens = tokens
         self._settings = settings
@@ -163,14 +178,43 @@ class Unary:
         """
         request = messages.query_request(query, params, duplicates)
         metadata, token = self.metadata(timeout)
-        try:
-            call = open_rows(self._channel(), methods.ENSQL, request, metadata, self._settings, timeout)
-        except ValueError as error:
-            raise closed_channel(error) from error
+        channel = self._channel()
+        with self._on(channel):
+            call = open_rows(channel, methods.ENSQL, request, metadata, self._settings, timeout)
         decode = decode_row_with_origin if origins else decode_row
-        return Rows(call, decode, lambda: self._tokens.invalidate(token), self._pauses.is_set)
+        cancelled = functools.partial(self._cancelled, channel)
+        return Rows(call, decode, lambda: self._tokens.invalidate(token), cancelled, self._liveness)
+
+    def open_stream(self, method: Method) -> Tuple[Call, Callable[[], None]]:
+        """Start a bidirectional call; returns it, and what to do if its token is refused."""
+        metadata, token = self.metadata()
+        channel = self._channel()
+        with self._on(channel):
+            call = open_call(channel, method, metadata, self._settings)
+        return call, lambda: self._tokens.invalidate(token)
 
     # how they are made
+
+    @contextlib.contextmanager
+    def _on(self, channel: grpc.Channel) -> Iterator[None]:
+        """Tell, if a block finds the channel closed, why it is."""
+        try:
+            yield
+        except EnsignError:
+            raise
+        except ValueError as error:
+            raise self._closed(channel, error) from error
+
+    def _cancelled(self, channel: grpc.Channel, failure: EnsignError) -> EnsignError:
+        """Return why a call was cancelled: whoever closes a channel cancels all calls on it."""
+        return self._closed(channel, failure) if self._pauses.is_set() or self._channel() is not channel else failure
+
+    def _closed(self, channel: grpc.Channel, error: Exception) -> EnsignError:
+        """Make the error for a call whose channel was closed, and another taken if the client was not closed."""
+        if self._pauses.is_set() or self._channel() is channel:
+            return EnsignClientClosingError(f"the client was closed during this call: {error}")
+        details = f"the connection was replaced during this call: {error}"
+        return EnsignConnectionError(self._settings.endpoint, "UNAVAILABLE", details)
 
     def _call(
         self,
@@ -218,7 +262,7 @@ class Unary:
         seconds = max(_SHORTEST, deadline.remaining() or 0.0)
         channel = self._channel()
         try:
-            with direct_call.letting_go(channel):
+            with self._on(channel), direct_call.letting_go(channel), self._liveness.waiting(deadline):
                 call = channel.unary_unary(method.path)
                 reply, answered = call.with_call(request, timeout=seconds, metadata=metadata)
             told = [str(value) for key, value in answered.initial_metadata() if key == methods.FEATURES]
@@ -226,22 +270,16 @@ class Unary:
             return bytes(reply)
         except grpc.RpcError as error:
             failure = to_exception(error, method.name, self._settings)
-        except ValueError as error:
-            raise closed_channel(error) from error
         if retry.is_token_refused(failure):
             self._tokens.invalidate(token)
-        if failure.code == "CANCELLED" and self._pauses.is_set():
-            raise closed_channel(failure) from failure
+        if failure.code == "CANCELLED":
+            raise self._cancelled(channel, failure) from failure
         if failure.code == "DEADLINE_EXCEEDED":
+            self._liveness.suspect()
             raise EnsignTimeoutError(
                 f"{method.name} got no answer from {self._settings.endpoint} within {timeout:.3g} s"
             ) from failure
         raise failure
-
-
-def closed_channel(error: Exception) -> EnsignError:
-    """Make the error for a call whose channel was closed meanwhile."""
-    return EnsignClientClosingError(f"the client was closed during this call: {error}")
 
 
 class Rows:
@@ -252,9 +290,10 @@ class Rows:
         call: Call,
         decode: Callable[[bytes], Delivery],
         token_refused: Callable[[], None],
-        closed: Callable[[], bool],
+        cancelled: Callable[[EnsignError], EnsignError],
+        liveness: Liveness,
     ) -> None:
-        self._closed = closed
+        self._cancelled, self._liveness = cancelled, liveness
         self._decode = decode
         self._call = call
         self._token_refused = token_refused
@@ -267,10 +306,17 @@ class Rows:
         except EnsignError as failure:
             if retry.is_token_refused(failure):
                 self._token_refused()
-            if failure.code == "CANCELLED" and self._closed():
-                raise closed_channel(failure) from failure
+            if failure.code == "DEADLINE_EXCEEDED":
+                self._liveness.suspect()
+            if failure.code == "CANCELLED":
+                raise self._cancelled(failure) from failure
             raise
 
     def cancel(self) -> None:
         """End the query; the reader's iteration ends with a CANCELLED error."""
         self._call.cancel()
+
+    def expire(self) -> None:
+        """Do so since no row came in time."""
+        self._liveness.suspect()
+        self.cancel()

@@ -51,7 +51,7 @@ def test_serve_ends_on_sigterm(start, tmp_path):
 
 def test_a_second_ctrl_c_ends_serve_at_once(start):
     """The first Ctrl-C gives open streams some seconds to end; the second does not wait for them."""
-    node = start("serve", "--json", "--topic", "weather")
+    node = start("serve", "--json", "--topic", "weather", "--grace", "300")
     with client_of(json.loads(node.out.wait_for("{"))) as client, client.subscribe("weather"):
         node.process.send_signal(signal.SIGINT)
         node.err.wait_for("SIGINT: ending")

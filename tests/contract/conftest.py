@@ -16,7 +16,7 @@ __all__ = ["no_thread_stays"]
 #: The modules about streams.
 STREAMS = {
     *("test_publish", "test_publish_faults", "test_idempotent", "test_interrupts", "test_ends"),
-    *("test_subscribe", "test_subscribe_faults"),
+    *("test_subscribe", "test_subscribe_faults", "test_half_open"),
 }
 
 #: In the smoke test, both kinds of call are tried on the Pythons between which grpcio changed.

@@ -12,6 +12,7 @@ import pytest
 
 from ensign_sync import ClientClosedError, Ensign, EnsignError, PublishTimeoutError
 from tests.proxy import far
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -38,6 +39,22 @@ def test_an_interrupted_close_can_be_finished(node, proxy):
     assert isinstance(future.exception(0), PublishTimeoutError)
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("ensign-publisher")]
     assert left == []
+
+
+def test_a_connection_that_is_cut_while_the_client_closes(node, proxy):
+    """A new one is made for what was accepted before, and close() waits for that."""
+    client = far(node, proxy)
+    client.publish("weather", b"1")
+    proxy.black_hole()
+    futures = [client.submit("weather", b"%d" % number) for number in range(2, 5)]
+    closing = threading.Thread(target=client.close, args=(30,))
+    closing.start()
+    eventually(lambda: client._connection._publisher.machine.closing)
+    proxy.black_hole(False)
+    proxy.cut_connections()
+    closing.join(60)
+    assert [future.result(0).id for future in futures]
+    assert [event.data for event in node.events("weather")] == [b"1", b"2", b"3", b"4"]
 
 
 def test_a_silent_auth_service_holds_nobody_up(node, silent_url):
