@@ -152,7 +152,7 @@ if TYPE_CHECKING:
     from .settings import Redeliver as Redeliver
     from .settings import Settings as Settings
     from .status import ServerStatus as ServerStatus
-    from .streams.driver import Outage as Outage
+    from .streams.line import Outage as Outage
     from .subscriber import Subscriber as Subscriber
     from .subscription import Gap as Gap
     from .subscription import Subscription as Subscription
@@ -189,7 +189,7 @@ _HOMES = {
         "publisher": "Publisher",
         "settings": "TLS Credentials Reconnect Redeliver Settings",
         "status": "ServerStatus",
-        "streams.driver": "Outage",
+        "streams.line": "Outage",
         "subscriber": "Subscriber",
         "subscription": "Gap Subscription",
         "times": "Instant",

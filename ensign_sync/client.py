@@ -24,7 +24,7 @@ from .settings import Reconnect, Redeliver
 from .status import ServerStatus
 from .streams.batch import PLAIN, Batch, Encode, encode_for, hand_over, outcome_of_future, prepare, publish_alone
 from .streams.connection import Connection, Options
-from .streams.driver import Outage
+from .streams.line import Outage
 from .streams.publishing import Window, request_limit
 from .subscription import Asked as Wish
 from .subscription import Gap, Subscription, open_subscription, spelling

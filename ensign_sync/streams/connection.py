@@ -28,13 +28,14 @@ from ..transport.unary import Unary
 from ..wire import codec, methods
 from ..wire.methods import Method
 from .doubt import Doubts
-from .driver import Hooks, Line, Outage, Stream
 from .healing import Doors, GapDoor, Healing, Plan
 from .heartbeat import Heartbeat
+from .line import Hooks, Line, Outage
 from .log import Log, Spelling
 from .progress import Progress
 from .publishing import PublishStream, Window
 from .redelivery import Redelivery
+from .stream import Stream
 from .subscribing import SubscribeStream
 
 logger = logging.getLogger("ensign_sync")

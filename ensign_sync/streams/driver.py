@@ -4,21 +4,20 @@ import contextlib
 import logging
 import random
 import threading
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, List, Optional, Tuple, TypeVar
 
 from ..exceptions import EnsignError, EnsignTimeoutError
 from ..handover.clock import Clock, Deadline
 from ..handover.locking import Signal, holding
 from ..handover.spawn import gather, spawn_kept
-from ..handover.watchdog import Watchdog, Watched
+from ..handover.watchdog import Watched
 from ..protocol import retry
 from ..protocol.frames import HalfClose
 from ..protocol.machine import State, stream_ended
 from ..protocol.retry import History
 from ..settings import Reconnect
 from ..transport.call import Call
-from ..wire.codec import Message
-from .heartbeat import Heard, Heartbeat
+from .line import Hooks, Line, Outage
 from .turn import Turn
 
 logger = logging.getLogger("ensign_sync")
@@ -31,55 +30,6 @@ STABLE_SECONDS = 60.0
 
 #: A stream that is not answered within so many seconds is opened anew, with more patience each time up to the other.
 OPENING_SECONDS, LONGEST_OPENING = 10.0, 60.0
-
-
-class Line(NamedTuple):
-    """How a kind of stream reaches its server.
-
-    Attributes:
-        open: Opens a call; raises EnsignError. Returns the call and what to do if its token is refused.
-        encode: A frame of the machine to bytes.
-        decode: Bytes to a frame for the machine.
-        pause: Waits so many seconds before another try, at most until the event is set, and lets the connection come
-            back meanwhile.
-        watchdog: Ends what takes too long.
-        check: Sees whether the server still answers on the connection that there has been since then, by the clock,
-            and has it replaced if not; blocks for some seconds.
-        suspect: Has that done on another thread.
-    """
-
-    open: Callable[[], Any]
-    encode: Callable[[Any], Message]
-    decode: Callable[[bytes], Any]
-    pause: Callable[[float, Signal], None]
-    watchdog: Watchdog
-    check: Callable[[float], Any]
-    suspect: Callable[[], None]
-
-
-class Outage(NamedTuple):
-    """What the hooks ``on_disconnect`` and ``on_reconnect`` are told.
-
-    Attributes:
-        role: "publisher" or "subscriber".
-        topics: The topics of the stream, as far as they are known.
-        error: Why the connection was lost (None in ``on_reconnect``).
-        attempt: How many tries have failed since.
-        seconds: How long the stream has been without a connection.
-    """
-
-    role: str
-    topics: List[str]
-    error: Optional[BaseException]
-    attempt: int
-    seconds: float
-
-
-class Hooks(NamedTuple):
-    """Called, on no particular thread, when a stream loses its connection and when it has one again."""
-
-    on_disconnect: Callable[[Outage], None]
-    on_reconnect: Callable[[Outage], None]
 
 
 class StreamDriver:
@@ -521,79 +471,6 @@ class StreamDriver:
 
     def _outage(self, error: Optional[BaseException], attempts: int, seconds: float) -> Outage:
         return Outage(self.machine.role, sorted(self.machine.topics), error, attempts, seconds)
-
-
-class Stream:
-    """What every stream tells of its driver. Any thread may call any method.
-
-    Attributes:
-        machine: The protocol machine, for who wants to read what it says of itself.
-        lose, suspect: See ``StreamDriver``.
-    """
-
-    def __init__(self, driver: StreamDriver) -> None:
-        self._driver = driver
-        self.machine = driver.machine
-        self.lose, self.suspect = driver.lose, driver.suspect
-        self._heartbeat: Optional[Heartbeat] = None
-
-    def look_after(self, heartbeat: Heartbeat) -> None:
-        """Have the connection checked while the stream is silent and should not be."""
-        self._heartbeat = heartbeat
-        heartbeat.start()
-
-    def owes(self) -> bool:
-        """Tell whether something should be heard. Quick."""
-        raise NotImplementedError
-
-    def heard(self) -> Heard:
-        """Return how much was heard so far. Quick."""
-        raise NotImplementedError
-
-    def forsake(self) -> None:
-        """Have nobody look after it any more."""
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-
-    @property
-    def over(self) -> bool:
-        """True once the stream was closed or failed for good."""
-        return bool(self.machine.over)
-
-    @property
-    def state(self) -> str:
-        """The state of the machine."""
-        return str(self.machine.state.name)
-
-    @property
-    def topics(self) -> Mapping[str, bytes]:
-        """The topics of the last connection, name to id."""
-        topics: Mapping[str, bytes] = self.machine.topics
-        return topics
-
-    @property
-    def heard_at(self) -> float:
-        """When something was last received, by the clock."""
-        return self._driver.heard_at
-
-    @property
-    def reconnects(self) -> int:
-        """How often the stream came back."""
-        return self._driver.reconnects
-
-    @property
-    def last_error(self) -> Optional[Exception]:
-        """Why the last connection was lost."""
-        return self._driver.last_error
-
-    def join(self, deadline: Deadline) -> List[str]:
-        """Wait for the threads; returns the names of those that did not stop."""
-        asking = self._heartbeat.thread if self._heartbeat is not None else None
-        return [*self._driver.join(deadline), *gather([asking] if asking else [], deadline)]
-
-    def channel_threads(self) -> List[threading.Thread]:
-        """Return the transport's threads that end with the channel."""
-        return self._driver.channel_threads()
 
 
 def _nothing() -> None:

@@ -25,9 +25,11 @@ from ..protocol.publish_stream import Abandoned, Drained, InDoubt, PublishProtoc
 from ..settings import Reconnect
 from ..wire import codec
 from .doubt import Doubts, find_topic
-from .driver import Hooks, Line, Stream, StreamDriver
+from .driver import StreamDriver
 from .heartbeat import Heard
+from .line import Hooks, Line
 from .resolving import DRAIN_SECONDS, Resolver
+from .stream import Stream
 
 logger = logging.getLogger("ensign_sync")
 

@@ -18,11 +18,13 @@ from ..protocol.frames import Delivery
 from ..protocol.machine import Ended, Lost, Opened, State
 from ..protocol.subscribe_stream import Delivered, SubscribeProtocol
 from ..settings import Reconnect, Redeliver
-from .driver import Hooks, Line, Stream, StreamDriver
+from .driver import StreamDriver
 from .healing import Healing
 from .heartbeat import Heard
+from .line import Hooks, Line
 from .progress import Progress
 from .redelivery import Redelivery
+from .stream import Stream
 
 logger = logging.getLogger("ensign_sync")
 
