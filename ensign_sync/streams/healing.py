@@ -1,38 +1,32 @@
 """The live stream of a subscription and the log, as one: the driver of the machine in ``protocol/catchup.py``.
 
 The reader thread of the stream brings what arrives live. While a topic is behind, another thread, the healer, reads the
-log; it also sees now and then whether the names of the topics still mean what they meant, and ends when there is
-nothing to do. Both put into the inbox. The inbox is bounded by the reading of the log, which waits for room; what
-arrives live and finds none is left to the log.
+log; it also sees now and then whether the names of the topics still mean what they meant. Both put into the inbox. The
+inbox is bounded by the reading of the log, which waits for room; what arrives live and finds none is left to the log.
 """
 
-import contextlib
 import functools
 import logging
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Set
 
 from ..exceptions import EnsignError, EnsignTimeoutError
 from ..handover.clock import Clock, Deadline, Patience
 from ..handover.inbox import Inbox
-from ..handover.locking import Signal, holding
-from ..handover.spawn import gather, spawn_kept
+from ..handover.locking import holding
 from ..handover.watchdog import Watchdog, Watched
-from ..protocol import retry
 from ..protocol.catchup import OVERHEAD, CatchUp
 from ..protocol.catchup_values import AT_THE_END, BEFORE_ALL, LookBack, Read
 from ..protocol.frames import Delivery
 from ..protocol.position import Resume
 from ..protocol.start import Start
-from ..settings import Reconnect
 from ..transport.liveness import Liveness
-from ..transport.unary import Rows
+from .healer import Healer, Owner, Work
 from .idleness import Idleness
-from .log import NEVER, Log
+from .log import Log
 from .meanings import Answer, Meanings
 from .outlet import Outlet
 from .progress import Progress
-from .turns import Turns
 
 logger = logging.getLogger("ensign_sync")
 
@@ -43,19 +37,6 @@ _A_LOT = 500
 
 #: So many bytes that arrive before the topics have begun are kept; what comes beyond them is in the log.
 _MOST_EARLY = 64 * 2**20
-
-#: How long a read of the log may give no row, and how long other questions to the server may take, in seconds.
-PATIENCE = 30.0
-
-#: The pauses between reads that fail.
-_PAUSES = Reconnect(initial=0.05, maximum=5.0)
-
-#: A query that the server calls invalid is asked so often again, since the topic may be about to come or to go.
-_MOST_REFUSALS = 3
-
-#: After so many failures of reads in a row somebody should know.
-_WORTH_A_WARNING = 5
-
 
 class Plan(NamedTuple):
     """How topics begin.
@@ -93,8 +74,7 @@ class Healing:
     """The catch-up of one subscription. Any thread may call any method.
 
     Attributes:
-        counts: gaps, reads.
-        last_error: Why the last read broke off that did.
+        gaps: How many were told of.
     """
 
     def __init__(
@@ -109,10 +89,10 @@ class Healing:
         all_topics: bool,
         clock: Optional[Clock] = None,
     ) -> None:
-        self.counts: Dict[str, int] = {"gaps": 0, "reads": 0}
+        self.gaps = 0
         self._machine = CatchUp()
         self._inbox, self._log, self._plan, self._doors, self._progress = inbox, log, plan, doors, progress
-        self._watchdog = watchdog
+        self._liveness, self._watchdog = liveness, watchdog
         self._clock = clock or Clock()
         self._now = self._clock.now
         # Guards the machine and putting into the inbox; nothing is waited for under it.
@@ -120,26 +100,24 @@ class Healing:
         self._begun = threading.Condition(self._lock)
         self._outlet = Outlet(inbox, progress, plan.origins)
         self._names = self._outlet.names
-        self._spelled: Dict[bytes, Optional[str]] = {}  # how queries name the topics, None if they cannot
         self._patient: Set[bytes] = set()  # the topics that cannot be left to the log
         self._early: List[Delivery] = []  # what arrived before the topics begin
         self._early_bytes = 0
         self._open_topics: Optional[Mapping[str, bytes]] = None  # of the stream, while it is open
         self._running = self._closed = False
-        self._thread: Optional[threading.Thread] = None
-        self._leaving: Optional[threading.Thread] = None  # the last one, which may not have ended yet
-        self._wake = Signal()
-        self._cancel: Callable[[], None] = _nothing
-        self._failures = 0  # of reads, in a row
-        self._turns = Turns()
-        self._row_at: Optional[float] = None  # when the last row came; None while none is waited for
-        self._refused: Dict[bytes, int] = {}
-        self.last_error: Optional[Exception] = None
-        self._liveness = liveness
+        owner = Owner(
+            self._next_work,
+            self._take,
+            self._ended,
+            self._gave_up,
+            lambda id: self._names.get(id, ""),
+            self._looks_back,
+            self._doubt_names,
+        )
+        self._healer = Healer(owner, inbox, log, liveness, watchdog, self._clock)
         self._meanings = Meanings(log, liveness.heartbeat, liveness.patience, all_topics, self._clock)
         self._idle = Idleness(self._clock)
         self._watched: Optional[Watched] = None
-        self._told_full = False
 
     # the stream
 
@@ -149,7 +127,7 @@ class Healing:
         Raises:
             EnsignTimeoutError: It was not within the time.
         """
-        spelled = {id: self._spell(name, id, patience) for name, id in topics.items()}
+        spelled = {id: self._healer.spell(name, id, patience.remaining()) for name, id in topics.items()}
         starts = {name: self._plan.start(name, id) for name, id in topics.items()}
         self._outlet.leaves_duplicates_out = self._log.leaves_duplicates_out(patience.remaining())
         sought = [id for name, id in topics.items() if starts[name].floor and name not in self._plan.resume]
@@ -169,7 +147,6 @@ class Healing:
     ) -> None:
         machine = self._machine
         for name, id in topics.items():
-            self._spelled[id] = spelled[id]
             self._outlet.add(name, id, starts[name])
             resume = self._plan.resume.get(name)
             if resume is not None:
@@ -224,7 +201,7 @@ class Healing:
         if self._running:
             self._open_machine(topics)
             self._seen_to()
-            self._wake.set()
+            self._healer.wake()
 
     def _open_machine(self, topics: Mapping[str, bytes]) -> None:
         """Tell the machine of a stream, whose topics may be others than those that were asked for. Needs the lock."""
@@ -270,8 +247,7 @@ class Healing:
                 self._pass_on()
             if machine.stirred:
                 self._see_to()
-        if self._row_at is not None:
-            self._turns.one_live()
+        self._healer.one_live()
 
     @holding("_lock")
     def again(self, item: Any) -> None:
@@ -296,6 +272,16 @@ class Healing:
                 return False
 
     @property
+    def reads(self) -> int:
+        """How often the log was asked."""
+        return self._healer.reads
+
+    @property
+    def last_error(self) -> Optional[Exception]:
+        """Why the last read broke off that did."""
+        return self._healer.last_error
+
+    @property
     def behind(self) -> List[str]:
         """The names of the topics that are not live."""
         return self._behind()
@@ -307,19 +293,18 @@ class Healing:
     def close(self) -> None:
         """End it; does not wait for the thread."""
         self._close()
-        self._wake.set()
         if self._watched is not None:
             self._watchdog.remove(self._watched)
 
     @holding("_lock")
     def _close(self) -> None:
         self._closed = True
-        self._cancel()
+        self._healer.close()
         self._begun.notify_all()
 
     def join(self, deadline: Deadline) -> List[str]:
         """Wait for the healer; returns its name if it did not stop."""
-        return gather([thread for thread in (self._thread, self._leaving) if thread is not None], deadline)
+        return self._healer.join(deadline)
 
     # what the machine has said; all of it needs the lock
 
@@ -341,22 +326,15 @@ class Healing:
         machine.stirred = False
         gaps, machine.gaps = machine.gaps, []
         for gap in gaps if not self._closed else ():
-            self.counts["gaps"] += 1
+            self.gaps += 1
             self._doors.gap(self._names.get(gap.topic_id, ""), gap.after_id, gap.certain, gap.reason)
         if machine.reopen:
             machine.reopen = False
             self._doors.reopen()
         if machine.begun():
             self._begun.notify_all()
-        if machine.is_behind or self._meanings.due:
-            self._start_healer()
-
-    def _start_healer(self) -> None:
-        if self._thread is None and not self._closed and self._open_topics is not None:
-            try:
-                spawn_kept(self, "healer", self._run)
-            except RuntimeError:  # the program is about to end, and takes no more threads
-                self._thread = None
+        if (machine.is_behind or self._meanings.due) and self._open_topics is not None:
+            self._healer.start()
 
     def _give_up(self, id: bytes, reason: str) -> None:
         self._patient.add(id)
@@ -367,141 +345,34 @@ class Healing:
             reason,
         )
 
-    # the healer
-
-    def _run(self) -> None:
-        while True:
-            work = self._next_work()
-            if work is None:
-                return
-            if not self._went_well(work):
-                self._wake.wait(retry.interval(self._failures, _PAUSES))
-                self._failures += 1
-            self._wake.clear()
-
-    def _went_well(self, work: Callable[[], bool]) -> bool:
-        try:
-            return work()
-        except Exception as error:  # a defect of ours, or no thread to be had: the next round may do better
-            logger.exception("the log could not be read, which is tried again")
-            self.last_error = error
-        return False
+    # what the healer calls
 
     @holding("_lock")
-    def _next_work(self) -> Optional[Callable[[], bool]]:
-        """Return what to do, None if nothing is and the thread ends; what to do returns whether it went well."""
+    def _next_work(self) -> Optional[Work]:
         if not self._closed and self._open_topics is not None:
             if self._meanings.due:
                 return self._compare_names
             if self._machine.is_behind and not self._inbox.is_low:
-                self._tell_full()
-                return self._wait_for_room
+                return self._healer.wait_for_room
             read = self._machine.next_read()
             if read is not None:
-                return functools.partial(self._read, read)
-        self._leaving, self._thread = self._thread, None
+                return functools.partial(self._healer.read, read)
+        self._healer.leave()
         return None
 
-    def _tell_full(self) -> None:
-        if not self._told_full and len(self._inbox) > 1:
-            self._told_full = True
-            logger.info(
-                "the buffer of a subscription is full (%d events): the program is slower than its publishers, and what"
-                " does not fit is read from the log when it has gone on",
-                len(self._inbox),
-            )
-
-    def _wait_for_room(self) -> bool:
-        self._inbox.wait_for_room(0, low=True)
-        return True
-
-    def _read(self, read: Read) -> bool:
-        """Read from the log what the machine wants; returns whether that went well."""
-        self.counts["reads"] += 1
-        try:
-            return self._read_it(read)
-        except BaseException:
-            self._ended(read, False)
-            raise
-
-    def _read_it(self, read: Read) -> bool:
-        name = self._names.get(read.topic_id, "")
-        spelled = self._spelled.get(read.topic_id)
-        if spelled is None and read.topic_id not in self._spelled:
-            spelled = self._spelled[read.topic_id] = self._spell(name, read.topic_id, Patience(PATIENCE, PATIENCE))
-        if spelled is None:
-            self._gave_up(read.topic_id, f"no query can name the topic {name}")
-            return True
-        now = self._now
-        try:
-            rows = self._log.rows(spelled, read.offset, read.alone, read.duplicates, None, self._looks_back(read))
-        except EnsignError as error:
-            return self._failed(read, name, error)
-        well = wanted = True
-        try:
-            with self._watching(rows):
-                inbox, machine, turns, outlet = self._inbox, self._machine, self._turns, self._outlet
-                for row in rows:
-                    size = len(row.payload)
-                    if not inbox.has_room(size):
-                        self._row_at = None
-                        self._tell_full()
-                        inbox.wait_for_room(size, low=True)
-                    self._row_at = now()
-                    turns.one_row()
-                    if self._failures:
-                        self._got_on(read)
-                    with self._lock:
-                        if outlet.lets_straight and not row.is_duplicate:
-                            number = machine.straight_row(read, row)
-                            if number >= 0:
-                                outlet.pass_straight(row, number, size)
-                                continue
-                        wanted = self._row(read, row)
-                    if not wanted:
-                        break
-        except EnsignError as error:
-            well = self._failed(read, name, error)
-        if well:
-            self._got_on(read)
-            if wanted:
-                self._ended(read, not self._closed)
-        return well
-
-    @contextlib.contextmanager
-    def _watching(self, rows: Rows) -> Iterator[None]:
-        """Have a read ended, and the connection checked, when a row does not come; and at the end in any case."""
-        self._row_at = self._now()
-        watched = Watched(self._until_row_is_late, rows.expire)
-        self._watchdog.add(watched)
-        self._cancel = rows.cancel
-        try:
-            if self._closed:
-                rows.cancel()
-            with self._liveness.waiting_since(lambda: self._row_at):
-                yield
-        finally:
-            self._watchdog.remove(watched)
-            self._row_at, self._cancel = None, _nothing
-            rows.cancel()
-
-    @holding("_lock")
-    def _looks_back(self, read: Read) -> bool:
-        return self._outlet.is_recent(read.topic_id)
-
-    def _until_row_is_late(self) -> Optional[float]:
-        """Return how long the server still may take until the next row; None while that waits for us."""
-        at = self._row_at
-        return None if at is None else max(0.0, at + PATIENCE - self._now())
-
-    def _row(self, read: Read, row: Delivery) -> bool:
-        """Take a row that is not as all others. Needs the lock."""
-        machine = self._machine
-        wanted = machine.row(read, row)
-        if machine.deliveries:
-            self._pass_on()
-        if machine.stirred or not wanted:
-            self._see_to()
+    def _take(self, read: Read, row: Delivery) -> bool:
+        machine, outlet = self._machine, self._outlet
+        with self._lock:
+            if outlet.lets_straight and not row.is_duplicate:
+                number = machine.straight_row(read, row)
+                if number >= 0:
+                    outlet.pass_straight(row, number, len(row.payload))
+                    return True
+            wanted = machine.row(read, row)
+            if machine.deliveries:
+                self._pass_on()
+            if machine.stirred or not wanted:
+                self._see_to()
         return wanted
 
     @holding("_lock")
@@ -509,35 +380,18 @@ class Healing:
         self._machine.ended(read, well)
         self._seen_to()
 
-    def _failed(self, read: Read, name: str, error: EnsignError) -> bool:
-        """See to a read that broke off; returns whether there is something else to do at once."""
-        if error.code in NEVER:
-            self._gave_up(read.topic_id, f"the log of the topic {name} cannot be read: {error}")
-            return True
-        self._ended(read, False)
-        self.last_error = error
-        if not self._closed:
-            log = logger.warning if self._failures == _WORTH_A_WARNING else logger.info
-            log("a read of the log of %s broke off, and is made again (try %d): %s", name, self._failures + 1, error)
-        if error.code == "INVALID_ARGUMENT":
-            self._meanings.due = True  # it may be gone
-            self._refused[read.topic_id] = self._refused.get(read.topic_id, 0) + 1
-            if self._refused[read.topic_id] > _MOST_REFUSALS:
-                self._gave_up(read.topic_id, f"the server does not take queries of the topic {name}: {error}")
-        return False
-
-    def _got_on(self, read: Read) -> None:
-        """A read has given what it was to give, or some of it."""
-        self._failures = 0
-        self._refused.pop(read.topic_id, None)
-
     @holding("_lock")
     def _gave_up(self, id: bytes, reason: str) -> None:
         self._give_up(id, reason)
         self._seen_to()
 
-    def _spell(self, name: str, id: bytes, patience: Patience) -> Optional[str]:
-        return self._log.way(name, id, patience.remaining())
+    @holding("_lock")
+    def _looks_back(self, id: bytes) -> bool:
+        return self._outlet.is_recent(id)
+
+    @holding("_lock")
+    def _doubt_names(self) -> None:
+        self._meanings.due = True
 
     # the time
 
@@ -586,7 +440,3 @@ class Healing:
         if self._meanings.differ(answer, machine.topics):
             machine.reopen = machine.stirred = True
         self._seen_to()
-
-
-def _nothing() -> None:
-    """Cancel nothing: no read is under way."""

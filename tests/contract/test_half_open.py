@@ -52,6 +52,7 @@ def test_publishing(node, proxy, client):
     eventually(lambda: proxy.open == 1)
 
 
+@pytest.mark.ends
 def test_publishing_control(proxy, client, believing):
     """Without it, nothing comes."""
     client.publish("weather", b"before")
@@ -85,6 +86,7 @@ def test_a_subscription(node, proxy, client):
         assert subscription.stats()["gaps"] == 0
 
 
+@pytest.mark.ends
 def test_a_subscription_control(node, proxy, client, believing):
     """Without it, nothing comes."""
     with client.subscribe("weather") as subscription, node.client() as near:

@@ -419,7 +419,7 @@ def test_memory(node, transport, holds_little):
 def has_looked(catching_up):
     """Tell whether nothing more is going to be asked of the log."""
     with catching_up._lock:
-        return catching_up._idle.told == 2 and catching_up._thread is None
+        return catching_up._idle.told == 2 and catching_up._healer._thread is None
 
 
 @pytest.mark.ends
