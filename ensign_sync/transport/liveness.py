@@ -30,6 +30,9 @@ IMPATIENCE = 10.0
 #: at least and at most so many seconds.
 _PART, _SHORTEST, _LONGEST = 0.5, 1.0, 5.0
 
+#: A process that notices the end of that so much too late was kept from running, and may not have seen the answer.
+_LATE = 0.5
+
 
 class Liveness:
     """Asks for the status, and has the connection replaced if nothing comes back. Any thread may call any method.
@@ -99,15 +102,19 @@ class Liveness:
     def check(self, since: float) -> bool:
         """See whether the connection lives, if it is not known of a moment after ``since``; replace it if not.
 
-        Blocks for at most ``patience``. Returns False only if nothing came back.
+        Blocks for at most ``patience``, or again so long if this process was kept from running meanwhile. Returns False
+        only if nothing came back.
         """
         with self._asking:
             if self._closed or self._known_at > since:
                 return True
-            began = self._now()
-            if self._comes_back():
-                self._known_at = began
-                return True
+            late = True
+            while late and not self._closed:
+                began = self._now()
+                if self._comes_back():
+                    self._known_at = began
+                    return True
+                late = self._now() - began > self.patience + _LATE
         self.dead(since, f"no answer to Status within {self.patience:.3g} s")
         return False
 

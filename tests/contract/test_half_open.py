@@ -203,3 +203,22 @@ def test_closing_while_it_is_checked(proxy, client, monkeypatch):
     began = time.monotonic()
     client.close(0.2)
     assert time.monotonic() - began < LIMIT / 2
+
+
+def test_a_process_that_stood_still(proxy, client, monkeypatch):
+    """An answer that it could not see in time proves nothing: it asks again, and keeps the connection."""
+    client.publish("weather", b"before")
+    liveness = client._connection.liveness
+    asked = []
+
+    def comes_back():
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            client._connection.liveness._now = lambda: time.monotonic() + 100  # as after a stop of the process
+            return False
+        return True
+
+    monkeypatch.setattr(liveness, "_comes_back", comes_back)
+    assert liveness.check(time.monotonic())
+    assert len(asked) == 2
+    assert proxy.accepted == 1
