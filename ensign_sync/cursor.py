@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import weakref
 from typing import Any, Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional
 
 from . import ensql
@@ -16,7 +17,7 @@ from .exceptions import (
     QueryNoRows,
 )
 from .handover.clock import Patience
-from .handover.watchdog import Watched
+from .handover.watchdog import OVER, Watched
 from .streams.connection import Connection
 
 
@@ -194,33 +195,46 @@ def _start(
         wanted = ensql.Filter(parsed.select)
         text, params = _readable(parsed.select), None
     reading = connection.unary.query(text, params, asked.include_duplicates, asked.timeout)
-    now = connection.now
+    now, liveness = connection.now, connection.liveness
     asked_at: List[Optional[float]] = [None]  # for the row that is waited for
 
     def rows() -> Iterator[Event]:
         iterator = iter(reading)
         while wanted is None or not wanted.at_end:
-            asked_at[0] = now()
+            asked_at[0] = began = now()
             try:
                 row = next(iterator, None)
             finally:
                 asked_at[0] = None
             if row is None:
                 return
+            liveness.lives(began)
             patience.progress()
             event = connection.decode_event(row, parsed.topic)
             if wanted is None or wanted.wants(event):
                 yield event
 
+    # A cursor that is forgotten, and not closed, is watched no longer.
+    still_read = weakref.ref(reading)
+
+    def since() -> Optional[float]:
+        return OVER if still_read() is None else asked_at[0]
+
     def remaining() -> Optional[float]:
-        return patience.remaining() if asked_at[0] is not None else None
+        at = since()
+        return at if at is None or at == OVER else patience.remaining()
+
+    def expire() -> None:
+        late = still_read()
+        if late is not None:
+            late.expire()
 
     # The rows are read on the thread that asks for them, which a silent server would hold for ever.
-    watched = Watched(remaining, reading.expire)
+    watched = Watched(remaining, expire)
     connection.watchdog.add(watched)
     watching = contextlib.ExitStack()
     watching.callback(connection.watchdog.remove, watched)
-    watching.enter_context(connection.liveness.waiting_since(lambda: asked_at[0]))
+    watching.enter_context(liveness.waiting_since(since))
     return Cursor(
         rows(),
         cancel=reading.cancel,

@@ -1,5 +1,6 @@
 """One thread that ends what takes too long, for waits that cannot end themselves."""
 
+import contextlib
 import logging
 import threading
 from typing import Callable, List, NamedTuple, Optional
@@ -13,9 +14,15 @@ logger = logging.getLogger("ensign_sync")
 #: How often the thread looks at a wait whose end it does not know yet, in seconds.
 _LOOK_AGAIN = 1.0
 
+#: So long the thread stays when there is nothing to watch, or each single call would start one.
+_LINGER = 5.0
+
+#: What remains of a wait that nobody remembers: it is watched no longer.
+OVER = float("-inf")
+
 
 class Watched(NamedTuple):
-    """A wait: how many seconds remain (None while nobody waits), and what ends it.
+    """A wait: how many seconds remain (None while nobody waits, or OVER), and what ends it.
 
     With ``again`` it is watched on, and ``expire`` must have put off the next time.
     """
@@ -31,7 +38,11 @@ class Watchdog:
     def __init__(self) -> None:
         self._watched: List[Watched] = []
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        # Held but for a moment: who releases it wakes the thread. Unlike a Condition it cannot be left half notified by
+        # an interrupt.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._asleep_for = 0.0  # at most, in seconds
         self._thread: Optional[threading.Thread] = None
 
     @holding("_lock")
@@ -40,14 +51,16 @@ class Watchdog:
         self._watched.append(watched)
         if self._thread is None:
             spawn_kept(self, "timer", self._run)
-        self._changed.notify()
+        else:
+            remaining = watched.remaining()
+            if self._asleep_for > _LOOK_AGAIN or (remaining is not None and remaining < self._asleep_for):
+                self._ring()
 
     @holding("_lock")
     def remove(self, watched: Watched) -> None:
         """Watch it no longer."""
         if watched in self._watched:
             self._watched.remove(watched)
-        self._changed.notify()
 
     def close(self, deadline: Deadline) -> None:
         """Forget everything and wait for the thread."""
@@ -58,25 +71,48 @@ class Watchdog:
     @holding("_lock")
     def _forget(self) -> Optional[threading.Thread]:
         self._watched.clear()
-        self._changed.notify()
-        return self._thread
+        thread, self._thread = self._thread, None
+        self._ring()
+        return thread
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._bell.release()
+
+    # the thread
 
     def _run(self) -> None:
+        me = threading.current_thread()
+        lingered = False
         while True:
-            with self._changed:
-                if not self._watched:
-                    self._thread = None
-                    return
-                left = [(watched, watched.remaining()) for watched in self._watched]
-                expired = [watched for watched, seconds in left if seconds is not None and seconds <= 0.0]
-                for watched in expired:
-                    if not watched.again:
-                        self._watched.remove(watched)
-                if not expired:
-                    soonest = min(_LOOK_AGAIN if seconds is None else seconds for _, seconds in left)
-                    self._changed.wait(min(soonest, _LOOK_AGAIN))
+            expired = self._look(me, lingered)
+            if expired is None:
+                return
             for watched in expired:
                 try:
                     watched.expire()
                 except Exception:
                     logger.exception("a wait could not be ended")
+            if not expired:
+                lingered = self._asleep_for > _LOOK_AGAIN
+                lingered = not self._bell.acquire(timeout=self._asleep_for) and lingered
+
+    @holding("_lock")
+    def _look(self, me: threading.Thread, lingered: bool) -> Optional[List[Watched]]:
+        """Return what has expired; None if the thread is to end. Decides how long it may sleep otherwise."""
+        if self._thread is not me:
+            return None
+        if not self._watched:
+            if lingered:
+                self._thread = None
+                return None
+            self._asleep_for = _LINGER
+            return []
+        left = [(watched, watched.remaining()) for watched in self._watched]
+        expired = [watched for watched, seconds in left if seconds is not None and OVER < seconds <= 0.0]
+        done = [watched for watched, seconds in left if seconds == OVER or (watched in expired and not watched.again)]
+        for watched in done:
+            self._watched.remove(watched)
+        soonest = min((_LOOK_AGAIN if seconds is None else max(seconds, 0.0) for _, seconds in left))
+        self._asleep_for = min(soonest, _LOOK_AGAIN)
+        return expired

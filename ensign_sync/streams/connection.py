@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..events import Event
 from ..exceptions import EnsignClientClosingError, EnsignError, EnsignTopicNotFoundError
@@ -44,6 +44,9 @@ logger = logging.getLogger("ensign_sync")
 #: How long ``close`` waits for threads at least, in seconds, even if events took all of its time.
 ENDING_SECONDS = 1.0
 
+
+#: So many seconds of them for threads that end by themselves, before the channel is closed.
+_SHORTLY = 0.3
 
 #: What a client published less than this before it subscribes is delivered to it, in seconds.
 RECENT_SECONDS = 60.0
@@ -114,7 +117,13 @@ class Connection:
         self.post = self.callbacks.post
         self.watchdog = Watchdog()
         self.liveness = Liveness(
-            self._open_channel, self._replace_channel, settings, options.heartbeat, self.watchdog, self._clock
+            self._open_channel,
+            self._replace_channel,
+            self._signs,
+            settings,
+            options.heartbeat,
+            self.watchdog,
+            self._clock,
         )
         self.unary = Unary(self.channel, self.tokens, settings, self.liveness, self._clock)
         self._log = Log(self.unary, options.spelling)
@@ -156,6 +165,9 @@ class Connection:
             return None, []
         self._channel = open_channel(self.settings, self.options.channel_options)
         return old, self._streams()
+
+    def _signs(self) -> Dict[int, Any]:
+        return {id(stream): stream.signs() for stream in self._streams()}
 
     def _streams(self) -> List[Stream]:
         return [*([self._publisher] if self._publisher is not None else []), *self._subscribers]
@@ -343,11 +355,16 @@ class Connection:
         self.unary.close()
         self._last_unary.close()
         streams = self._streams()
-        stubborn = [name for stream in streams for name in stream.join(ending)]
-        stubborn += self.liveness.join(ending)
+        # A thread that waits for the answer to a single call ends when the channel does.
+        shortly = Deadline(min(_SHORTLY, ending.remaining() or 0.0), self._clock)
+        for stream in streams:
+            stream.join(shortly)
+        self.liveness.join(ending)
         if self._channel is not None:
             with letting_go(self._channel):
                 self._channel.close()
+        stubborn = [name for stream in streams for name in stream.join(ending)]
+        if self._channel is not None:
             gather([thread for stream in streams for thread in stream.channel_threads()], ending)
         self.tokens.close()
         self.watchdog.close(ending)
@@ -387,7 +404,7 @@ class Connection:
         self, unary: Unary, method: Method, encode: Callable[[Any], codec.Message], decode: Callable[[bytes], Any]
     ) -> Line:
         opened, liveness = functools.partial(unary.open_stream, method), self.liveness
-        return Line(opened, encode, decode, unary.pause, self.watchdog, liveness.check, liveness.suspect)
+        return Line(opened, encode, decode, unary.pause, self.watchdog, liveness.suspect)
 
     def _hook(self, function: Optional[Callable[[Outage], None]]) -> Callable[[Outage], None]:
         def call_it(outage: Outage) -> None:

@@ -42,7 +42,6 @@ class StreamDriver:
         aside: The reader thread lets others read: who changes something has to call it back.
         heard_at: When the machine last received something, by the clock.
         connections: How many calls were opened.
-        suspect: See ``Line``.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class StreamDriver:
         self.heard_at = 0.0
         self.connections = 0
         self._line = line
-        self._encode, self._decode, self.suspect = line.encode, line.decode, line.suspect
+        self._encode, self._decode = line.encode, line.decode
         self._handle = handle
         self._take_straight = take
         self._policy = policy
@@ -220,8 +219,10 @@ class StreamDriver:
 
     @holding("mutex")
     def lose(self, error: EnsignError) -> None:
-        """Lose the present connection for this reason, and make a new one."""
+        """Lose the present connection for this reason, and make a new one, at once if there is none."""
         self._give_up(error)
+        if self._call is None:
+            self._wake.set()
 
     @holding("mutex")
     def _give_up_deliberately(self) -> None:
@@ -297,6 +298,7 @@ class StreamDriver:
         token_refused: Callable[[], None] = _nothing
         watched: Optional[Watched] = None
         began = self._clock.now()
+        self._given_up = None  # of the call before
         try:
             if self._stopping:
                 return stream_ended(), False
@@ -326,10 +328,8 @@ class StreamDriver:
             if retry.is_token_refused(error):
                 token_refused()
             given_up = self._given_up
-            if given_up is not None:
-                given_up.__cause__ = error
-                if opened_at is None:
-                    self._line.check(began)
+            if given_up is not None and opened_at is None:
+                self._line.suspect(began)
             return given_up or error, progressed or self._was_stable(opened_at)
         except Exception as error:  # a defect of ours or of the server's: it must reach the user, not this thread's end
             logger.exception("the %s stream failed", self.machine.role)
@@ -377,7 +377,7 @@ class StreamDriver:
             if self._stopping:
                 call.cancel()
                 return
-            self._call, self._given_up = call, None
+            self._call = call
             self.connections += 1
             self.machine.connected()
             self._send(self.machine.frames_to_send())

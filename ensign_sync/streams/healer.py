@@ -70,6 +70,7 @@ class Healer:
         reads: How many reads were begun.
         last_error: Why the last read broke off that did.
         spelled: How queries name the topics, None for those that they cannot.
+        row_at: When the last row came; None while none is waited for.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Healer:
         self.reads = 0
         self.last_error: Optional[Exception] = None
         self.spelled: Dict[bytes, Optional[str]] = {}
+        self.row_at: Optional[float] = None
         self._owner, self._inbox, self._log = owner, inbox, log
         self._liveness, self._watchdog, self._now = liveness, watchdog, clock.now
         self._thread: Optional[threading.Thread] = None
@@ -88,7 +90,6 @@ class Healer:
         self._failures = 0  # of reads, in a row
         self._refused: Dict[bytes, int] = {}
         self._turns = Turns()
-        self._row_at: Optional[float] = None  # when the last row came; None while none is waited for
         self._told_full = False
 
     def start(self) -> None:
@@ -119,7 +120,7 @@ class Healer:
 
     def one_live(self) -> None:
         """Note an event of the stream, on its reader thread; that pauses now and then while the log is read."""
-        if self._row_at is not None:
+        if self.row_at is not None:
             self._turns.one_live()
 
     def spell(self, name: str, id: bytes, seconds: float) -> Optional[str]:
@@ -180,10 +181,10 @@ class Healer:
                 for row in rows:
                     size = len(row.payload)
                     if not inbox.has_room(size):
-                        self._row_at = None
+                        self.row_at = None
                         self._tell_full()
                         inbox.wait_for_room(size, low=True)
-                    self._row_at = now()
+                    self.row_at = now()
                     turns.one_row()
                     if self._failures:
                         self._got_on(topic)
@@ -200,23 +201,23 @@ class Healer:
     @contextlib.contextmanager
     def _watching(self, rows: Rows) -> Iterator[None]:
         """Have a read ended, and the connection checked, when a row does not come; and at the end in any case."""
-        self._row_at = self._now()
+        self.row_at = self._now()
         watched = Watched(self._until_row_is_late, rows.expire)
         self._watchdog.add(watched)
         self._cancel = rows.cancel
         try:
             if self._closed:
                 rows.cancel()
-            with self._liveness.waiting_since(lambda: self._row_at):
+            with self._liveness.waiting_since(lambda: self.row_at):
                 yield
         finally:
             self._watchdog.remove(watched)
-            self._row_at, self._cancel = None, _nothing
+            self.row_at, self._cancel = None, _nothing
             rows.cancel()
 
     def _until_row_is_late(self) -> Optional[float]:
         """Return how long the server still may take until the next row; None while that waits for us."""
-        at = self._row_at
+        at = self.row_at
         return None if at is None else max(0.0, at + PATIENCE - self._now())
 
     def _failed(self, read: Read, name: str, error: EnsignError) -> bool:

@@ -1,5 +1,6 @@
 """Looking after a stream: silence that should not be is looked into."""
 
+import logging
 import threading
 from typing import Callable, NamedTuple, Optional
 
@@ -9,8 +10,13 @@ from ..handover.spawn import spawn
 from ..handover.watchdog import Watchdog, Watched
 from ..transport.liveness import Liveness
 
+logger = logging.getLogger("ensign_sync")
+
 #: A stream is looked at so often in the time of silence that is believed.
 _LOOKS = 4
+
+#: Silence of so many seconds is believed at least, however short the heartbeat.
+_SHORTEST = 0.1
 
 #: A stream that should be heard and is silent for so many times of that, while the server answers, is opened anew; the
 #: number doubles each time nothing is heard on the new one either.
@@ -54,12 +60,12 @@ class Heartbeat:
         """
         self.thread: Optional[threading.Thread] = None
         self._liveness, self._watchdog, self._give_up = liveness, watchdog, give_up
-        self._seconds, self._owes, self._heard, self._now = seconds, owes, heard, clock.now
+        self._seconds, self._owes, self._heard, self._now = max(seconds, _SHORTEST), owes, heard, clock.now
         self._watched = Watched(self._until_due, self._due, again=True)
         self._last = Heard(-1, -1)
         self._since: Optional[float] = None  # it is silent, and should not be
         self._answers, self._most_answers = 0, _SILENCES  # of the server meanwhile
-        self._checking = False
+        self._checking = self._stopped = False
 
     def start(self) -> None:
         """Look after the stream from now on."""
@@ -67,13 +73,14 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Look no more; does not wait for the thread."""
+        self._stopped = True
         self._watchdog.remove(self._watched)
 
     # the watchdog's thread
 
     def _until_due(self) -> Optional[float]:
         now, look = self._now(), self._seconds / _LOOKS
-        if self._checking:
+        if self._checking or self._stopped:
             return look
         if not self._owes():
             self._since = None
@@ -103,6 +110,9 @@ class Heartbeat:
                     self._look_again(self._give_up)
             else:
                 self._since = None
+        except Exception:  # a defect of ours: the next time may do better
+            logger.exception("a silent stream could not be looked into")
+            self._since = None
         finally:
             self._checking = False
 

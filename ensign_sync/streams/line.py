@@ -17,9 +17,8 @@ class Line(NamedTuple):
         pause: Waits so many seconds before another try, at most until the event is set, and lets the connection come
             back meanwhile.
         watchdog: Ends what takes too long.
-        check: Sees whether the server still answers on the connection that there has been since then, by the clock,
-            and has it replaced if not; blocks for some seconds.
-        suspect: Has that done on another thread.
+        suspect: Nothing has been heard since then, by the clock, that was to be: has the connection replaced, if the
+            server does not answer on it. Does not block.
     """
 
     open: Callable[[], Any]
@@ -27,8 +26,7 @@ class Line(NamedTuple):
     decode: Callable[[bytes], Any]
     pause: Callable[[float, Signal], None]
     watchdog: Watchdog
-    check: Callable[[float], Any]
-    suspect: Callable[[], None]
+    suspect: Callable[[float], None]
 
 
 class Outage(NamedTuple):

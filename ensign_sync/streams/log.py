@@ -27,10 +27,6 @@ class Log:
         self._unary = unary
         self._spelling = spelling
 
-    def ask(self, timeout: float) -> None:
-        """Ask for what anybody may ask; raises EnsignError if no answer comes."""
-        self._unary.status(timeout)
-
     def ids(self, timeout: float) -> Dict[str, bytes]:
         """Return the ids of all topics by their names; raises EnsignError, also where the key may not ask."""
         return {topic.name: topic.id.bytes for topic in self._unary.topics(timeout) if topic.id is not None}

@@ -3,14 +3,17 @@
 A stream does not tell: the server goes on with the topics that it had (docs/protocol.rst, "Subscribe stream").
 """
 
+import logging
 from typing import Dict, Mapping, NamedTuple, Optional, Set
 
-from ..exceptions import EnsignConnectionError, EnsignError, EnsignTimeoutError
+from ..exceptions import AuthenticationError, EnsignConnectionError, EnsignError, EnsignTimeoutError
 from ..handover.clock import Clock
 from .log import NEVER, Log
 
-#: How long questions may take, in seconds.
-PATIENCE = 30.0
+logger = logging.getLogger("ensign_sync")
+
+#: How long questions may take, in seconds; more if a list of topics takes longer, up to the other.
+PATIENCE, _MOST_PATIENCE = 30.0, 600.0
 
 
 class Answer(NamedTuple):
@@ -28,11 +31,11 @@ class Meanings:
         gone: The names of topics that were destroyed, and are not there again.
     """
 
-    def __init__(self, log: Log, heartbeat: float, patience: float, all_topics: bool, clock: Clock) -> None:
+    def __init__(self, log: Log, heartbeat: float, all_topics: bool, clock: Clock) -> None:
         self.due = False
         self.gone: Set[str] = set()
         self._log, self._all_topics, self._now = log, all_topics, clock.now
-        self._heartbeat, self._patience = heartbeat, patience
+        self._heartbeat, self._patience = heartbeat, PATIENCE
         self._known: Set[str] = set()
         self._may_ask = True
         self._asked_at = clock.now()
@@ -48,18 +51,23 @@ class Meanings:
             self._asked_at, self.due = now, True
 
     def ask(self, topics: Mapping[str, bytes]) -> Optional[Answer]:
-        """Ask, with so much patience; None if the key may not ask, or the server does not say.
+        """Ask; None if the key may not ask, or the server does not say, or not in time.
 
         Raises:
-            EnsignTimeoutError, EnsignConnectionError: The server did not answer.
+            EnsignConnectionError: There is no server.
         """
         self.due = False
+        if not self._may_ask:
+            return None
         try:
-            if not self._may_ask:
-                self._log.ask(self._patience)
-                return None
             ids = self._log.ids(self._patience)
-        except (EnsignTimeoutError, EnsignConnectionError):
+        except EnsignTimeoutError as error:
+            self._patience = min(self._patience * 2, _MOST_PATIENCE)
+            logger.info("the topics of a subscription could not be compared with those of the server: %s", error)
+            return None
+        except EnsignConnectionError as error:
+            if isinstance(error, AuthenticationError):
+                return None  # which says nothing of the server
             raise
         except EnsignError as error:
             self._may_ask = error.code not in NEVER

@@ -77,7 +77,7 @@ class PublishStream(Stream):
         resend: bool = True,
         clock: Optional[Clock] = None,
     ) -> None:
-        self._clock = clock or Clock()
+        self._clock, self._suspect = clock or Clock(), line.suspect
         self._doubts = doubts
         surely_taken = codec.DEFAULT_REQUEST_LIMIT - codec.REPLY_SLACK
         machine = PublishProtocol(str(ULID.new()), ULID.new().bytes, resend, surely_taken)
@@ -221,7 +221,7 @@ class PublishStream(Stream):
         if any(fate is Abandoned.IN_DOUBT for _, fate in given_up):
             # What is still on its way in this process would leave when the line moves again: it must not.
             self._driver.reconnect()
-            self.suspect()
+            self._suspect(self._clock.now())
         self._driver.wake()
         return given_up
 

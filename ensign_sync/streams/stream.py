@@ -1,7 +1,7 @@
 """What publish streams and subscribe streams have in common."""
 
 import threading
-from typing import List, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 from ..handover.clock import Deadline
 from ..handover.spawn import gather
@@ -14,13 +14,13 @@ class Stream:
 
     Attributes:
         machine: The protocol machine, for who wants to read what it says of itself.
-        lose, suspect: See ``StreamDriver``.
+        lose: See ``StreamDriver``.
     """
 
     def __init__(self, driver: StreamDriver) -> None:
         self._driver = driver
         self.machine = driver.machine
-        self.lose, self.suspect = driver.lose, driver.suspect
+        self.lose = driver.lose
         self._heartbeat: Optional[Heartbeat] = None
 
     def look_after(self, heartbeat: Heartbeat) -> None:
@@ -35,6 +35,10 @@ class Stream:
     def heard(self) -> Heard:
         """Return how much was heard so far. Quick."""
         raise NotImplementedError
+
+    def signs(self) -> Any:
+        """Return something else whenever anything was received. Quick."""
+        return self.heard_at, self.heard().messages
 
     def forsake(self) -> None:
         """Have nobody look after it any more."""

@@ -203,6 +203,10 @@ class SubscribeStream(Stream):
         """Return how many events came."""
         return Heard(self.received, self._driver.connections)
 
+    def signs(self) -> Any:
+        """Return something else whenever anything was received, on the stream or of the log."""
+        return super().signs(), self.healing.signs() if self.healing is not None else None
+
     # the reader thread
 
     def _receive(self, frame: Any) -> bool:

@@ -183,7 +183,7 @@ class Unary:
             call = open_rows(channel, methods.ENSQL, request, metadata, self._settings, timeout)
         decode = decode_row_with_origin if origins else decode_row
         cancelled = functools.partial(self._cancelled, channel)
-        return Rows(call, decode, lambda: self._tokens.invalidate(token), cancelled, self._liveness)
+        return Rows(call, decode, lambda: self._tokens.invalidate(token), cancelled, self._liveness, self._clock.now)
 
     def open_stream(self, method: Method) -> Tuple[Call, Callable[[], None]]:
         """Start a bidirectional call; returns it, and what to do if its token is refused."""
@@ -260,13 +260,14 @@ class Unary:
         deadline = Deadline(timeout, self._clock)
         metadata, token = self.metadata(timeout)
         seconds = max(_SHORTEST, deadline.remaining() or 0.0)
-        channel = self._channel()
+        channel, began = self._channel(), self._clock.now()
         try:
             with self._on(channel), direct_call.letting_go(channel), self._liveness.waiting(deadline):
                 call = channel.unary_unary(method.path)
                 reply, answered = call.with_call(request, timeout=seconds, metadata=metadata)
             told = [str(value) for key, value in answered.initial_metadata() if key == methods.FEATURES]
             self._features = frozenset(name for text in told for name in text.split(","))
+            self._liveness.lives(began)
             return bytes(reply)
         except grpc.RpcError as error:
             failure = to_exception(error, method.name, self._settings)
@@ -275,7 +276,7 @@ class Unary:
         if failure.code == "CANCELLED":
             raise self._cancelled(channel, failure) from failure
         if failure.code == "DEADLINE_EXCEEDED":
-            self._liveness.suspect()
+            self._liveness.suspect(self._clock.now())
             raise EnsignTimeoutError(
                 f"{method.name} got no answer from {self._settings.endpoint} within {timeout:.3g} s"
             ) from failure
@@ -292,8 +293,9 @@ class Rows:
         token_refused: Callable[[], None],
         cancelled: Callable[[EnsignError], EnsignError],
         liveness: Liveness,
+        now: Callable[[], float],
     ) -> None:
-        self._cancelled, self._liveness = cancelled, liveness
+        self._cancelled, self._liveness, self._now = cancelled, liveness, now
         self._decode = decode
         self._call = call
         self._token_refused = token_refused
@@ -307,7 +309,7 @@ class Rows:
             if retry.is_token_refused(failure):
                 self._token_refused()
             if failure.code == "DEADLINE_EXCEEDED":
-                self._liveness.suspect()
+                self._liveness.suspect(self._now())
             if failure.code == "CANCELLED":
                 raise self._cancelled(failure) from failure
             raise
@@ -318,5 +320,5 @@ class Rows:
 
     def expire(self) -> None:
         """Do so since no row came in time."""
-        self._liveness.suspect()
+        self._liveness.suspect(self._now())
         self.cancel()

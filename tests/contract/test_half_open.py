@@ -35,7 +35,6 @@ def client(node, proxy):
 def believing(monkeypatch):
     """Switch the asking off: whatever is silent is believed to live."""
     monkeypatch.setattr(Liveness, "check", lambda *args: True)
-    monkeypatch.setattr(Liveness, "dead", lambda *args: None)
 
 
 def test_publishing(node, proxy, client):
@@ -65,7 +64,7 @@ def test_publishing_control(proxy, client, believing):
 def test_a_call_that_gives_up(proxy, client, monkeypatch):
     """It has the connection checked, so that the next one need not wait for a heartbeat."""
     client.publish("weather", b"before")
-    monkeypatch.setattr(client._connection.liveness, "patience", 0.2)
+    monkeypatch.setattr(client._connection.liveness, "_shortest", 0.2)
     client._connection._publisher.forsake()
     proxy.deaden()
     with pytest.raises(PublishTimeoutError):
@@ -196,7 +195,7 @@ def test_closing(node, proxy, client):
 def test_closing_while_it_is_checked(proxy, client, monkeypatch):
     """close() does not wait for an answer that does not come."""
     client.publish("weather", b"before")
-    monkeypatch.setattr(client._connection.liveness, "patience", LIMIT)
+    monkeypatch.setattr(client._connection.liveness, "_shortest", LIMIT)
     proxy.deaden()
     client.submit("weather", b"1")
     eventually(lambda: client._connection.liveness._call is not None)
@@ -211,14 +210,14 @@ def test_a_process_that_stood_still(proxy, client, monkeypatch):
     liveness = client._connection.liveness
     asked = []
 
-    def comes_back():
+    def answers(seconds):
         asked.append(time.monotonic())
         if len(asked) == 1:
             client._connection.liveness._now = lambda: time.monotonic() + 100  # as after a stop of the process
             return False
         return True
 
-    monkeypatch.setattr(liveness, "_comes_back", comes_back)
+    monkeypatch.setattr(liveness, "_answers", answers)
     assert liveness.check(time.monotonic())
     assert len(asked) == 2
     assert proxy.accepted == 1
