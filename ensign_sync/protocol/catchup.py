@@ -23,8 +23,8 @@ from .frames import Delivery
 from .search import Search
 from .topic_state import TopicState
 
-#: A server keeps so many events for a subscriber and drops what comes beyond them, so a drop can only follow as many
-#: that were received without a pause.
+#: A server keeps so many events for a subscriber and drops what comes beyond them, so between a look into the log and a
+#: drop that it did not show as many are received.
 SERVER_BUFFER = 16_384
 
 #: How many ids are remembered: all that a server can have buffered, twice. What a step back of its clock touches is
@@ -69,7 +69,7 @@ class CatchUp:
         self._share = memory  # of the memory for each topic
         self._open = False
         self._previous: Optional[int] = None  # the counter of the last live event of this stream
-        self._received = 0  # since the stream opened, was doubted or idle
+        self._received = 0  # since the stream opened or was doubted
         self._largest = BEFORE_ALL
         self._looks: Set[int] = set()
         self._reads = self._read_before_doubt = 0
@@ -115,7 +115,12 @@ class CatchUp:
 
     def begun(self) -> bool:
         """Tell whether all topics have a beginning: what is published from now on is delivered."""
-        return all(topic.begun for topic in self._topics.values())
+        return not self.without_beginning
+
+    @property
+    def without_beginning(self) -> int:
+        """How many topics have no beginning yet."""
+        return sum(not topic.begun for topic in self._topics.values())
 
     def is_live(self, id: bytes) -> bool:
         """Tell whether what arrives of a topic is delivered at once."""
@@ -209,22 +214,26 @@ class CatchUp:
         return row
 
     def idle(self, seconds: int) -> None:
-        """Nothing arrived for so long. Tell it at two ages, such as 1 and 10 seconds."""
+        """Nothing arrived for so long. Tell it at two ages, such as 1 and 10 seconds.
+
+        That does not mean that the server has nothing left: the line may have paused. So what was received counts on.
+        """
         if self._received >= self._server_buffer:
             self._doubt(True)
         elif self._previous is None and seconds not in self._looks:
             self._doubt(False)
-        self._received = 0
         self._looks.add(seconds)
 
     # to and from the log
 
     def next_read(self) -> Optional[Read]:
         """Return what to read next, if anything. Ask when there is room for what is read, and after every change."""
-        behind = [topic for topic in self._topics.values() if topic.behind and topic.read is None]
+        topics = self._topics.values()
+        behind = [topic for topic in topics if topic.behind and topic.read is None]
         if not behind or not self._open:
             return None
-        topic = min(behind, key=self._turn)
+        # First those without a beginning, of which nothing is delivered: until all have one nobody takes what is.
+        topic = min([topic for topic in behind if not topic.begun] or behind, key=self._turn)
         self._reads += 1
         offset = max(topic.row, 0) if topic.search is None else topic.search.probe
         topic.read = Read(topic.id, offset, topic.search is not None, not topic.again, self._reads)

@@ -7,7 +7,8 @@ those events come again; it is never too much.
 """
 
 import heapq
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from ..exceptions import CheckpointError
 from ..ids import RLID, ULID
@@ -46,6 +47,8 @@ class _Topic:
         self.smallest: List[bytes] = []  # a heap of the pending, and of some that are not any more
         self.acked: Set[bytes] = set(begin.acked)
         self.last: Optional[Tuple[bytes, int]] = None  # the largest that was delivered, and its row
+        self.done: Deque[bytes] = deque(maxlen=MOST_ACKED)  # the last that were acknowledged as the first pending one
+        self.most_done = b""  # the largest of them
 
     def first_pending(self) -> Optional[bytes]:
         smallest = self.smallest
@@ -54,6 +57,27 @@ class _Topic:
         while smallest and smallest[0] not in self.pending:
             heapq.heappop(smallest)
         return smallest[0] if smallest else None
+
+    def late(self, id: bytes, row: int) -> int:
+        """Note an event that was stored below what was delivered; returns its row.
+
+        After a step of the server's clock that is so. What is above it is one row further on than it was, and while the
+        topic is live it is told with the row of the largest.
+        """
+        assert self.last is not None
+        largest, last_row = self.last
+        self.last = (largest, last_row + 1)
+        for pending, at in self.pending.items():
+            if pending > id:
+                self.pending[pending] = at + 1
+        if row <= last_row:
+            return row
+        return last_row + 1 - sum(other > id for other in {largest, *self.pending, *self.acked, *self.done})
+
+    def done_with_first(self, id: bytes) -> None:
+        """Note that the first pending event was acknowledged: one that is smaller may come yet."""
+        self.done.append(id)
+        self.most_done = max(self.most_done, id)
 
     def forget_up_to(self, id: bytes) -> None:
         """Forget the acknowledgements that are no news there; those above may be of a program before this one."""
@@ -69,7 +93,10 @@ class _Topic:
             anchor, row = first, self.pending[first]
             floor = (int.from_bytes(first, "big") - 1).to_bytes(len(first), "big")
         self.forget_up_to(anchor)
-        return Resume(self.begin.topic_id, floor, tuple(sorted(self.acked)), anchor, row)
+        acked = self.acked
+        if self.most_done > anchor:
+            acked = {*acked, *(id for id in self.done if id > anchor)}
+        return Resume(self.begin.topic_id, floor, tuple(sorted(acked)[:MOST_ACKED]), anchor, row)
 
 
 class Positions:
@@ -90,16 +117,20 @@ class Positions:
     def delivered(self, name: str, id: bytes, row: int) -> None:
         """An event goes to the application, which is so to say the row of the log."""
         topic = self._topics[name]
-        topic.pending[id] = row
-        heapq.heappush(topic.smallest, id)
         if topic.last is None or id > topic.last[0]:
             topic.last = (id, row)
+        elif id not in topic.pending:
+            row = topic.late(id, row)
+        topic.pending[id] = row
+        heapq.heappush(topic.smallest, id)
 
     def passed_over(self, name: str, id: bytes, row: int) -> None:
         """An event does not concern the application."""
         topic = self._topics[name]
         if topic.last is None or id > topic.last[0]:
             topic.last = (id, row)
+        else:
+            topic.late(id, row)
 
     def acknowledged(self, name: str, id: bytes) -> bool:
         """The application is done with an event; returns whether there is something new to save."""
@@ -110,6 +141,7 @@ class Positions:
         if first is None or topic.pending.pop(id, None) is None:
             return False
         if id == first:
+            topic.done_with_first(id)
             return True  # the next one is the first now
         if len(topic.acked) >= MOST_ACKED:
             topic.forget_up_to(first)

@@ -51,6 +51,8 @@ class Owner(NamedTuple):
         give_up: The log of a topic cannot be read, for this reason.
         name: The name of a topic.
         looks_back: Whether who published the rows of a topic is of interest.
+        may_wait: Whether somebody takes what is in the inbox; before all topics have a beginning nobody does, and
+            nothing is put in.
         names_may_have_changed: To be found out next.
     """
 
@@ -60,6 +62,7 @@ class Owner(NamedTuple):
     give_up: Callable[[bytes, str], None]
     name: Callable[[bytes], str]
     looks_back: Callable[[bytes], bool]
+    may_wait: Callable[[], bool]
     names_may_have_changed: Callable[[], None]
 
 
@@ -180,7 +183,7 @@ class Healer:
                 inbox, turns, take, now = self._inbox, self._turns, owner.take, self._now
                 for row in rows:
                     size = len(row.payload)
-                    if not inbox.has_room(size):
+                    if not inbox.has_room(size) and owner.may_wait():
                         self.row_at = None
                         self._tell_full()
                         inbox.wait_for_room(size, low=True)

@@ -112,6 +112,7 @@ class Healing:
             self._gave_up,
             lambda id: self._names.get(id, ""),
             self._looks_back,
+            self._may_wait,
             self._doubt_names,
         )
         self._healer = Healer(owner, inbox, log, liveness, watchdog, self._clock)
@@ -180,7 +181,11 @@ class Healing:
 
     @holding("_lock")
     def _wait_begun(self, patience: Patience, ended: Callable[[], bool]) -> bool:
+        left = self._machine.without_beginning
         while not (self._machine.begun() or self._closed or ended()):
+            before, left = left, self._machine.without_beginning
+            if left < before:
+                patience.progress()
             remaining = patience.remaining()
             if remaining <= 0.0:
                 return False
@@ -356,7 +361,7 @@ class Healing:
         if not self._closed and self._open_topics is not None:
             if self._meanings.due:
                 return self._compare_names
-            if self._machine.is_behind and not self._inbox.is_low:
+            if self._machine.is_behind and self._machine.begun() and not self._inbox.is_low:
                 return self._healer.wait_for_room
             read = self._machine.next_read()
             if read is not None:
@@ -392,6 +397,10 @@ class Healing:
     @holding("_lock")
     def _looks_back(self, id: bytes) -> bool:
         return self._outlet.is_recent(id)
+
+    @holding("_lock")
+    def _may_wait(self) -> bool:
+        return self._machine.begun()
 
     @holding("_lock")
     def _doubt_names(self) -> None:

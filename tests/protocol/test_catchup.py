@@ -99,8 +99,8 @@ class Client:
             self._take()
 
     def idle(self, seconds):
-        """Nothing arrives for a while, after which the server knows its subscriber."""
-        if self.connected and not self.server.buffer:
+        """Nothing arrives for a while, after which the server knows its subscriber; it may have more all the same."""
+        if self.connected:
             self.server.known = True
             self.machine.idle(seconds)
 
@@ -248,6 +248,8 @@ def scenes():
     reported()
     strangers()
     held_once()
+    held_and_read()
+    beginnings_come_first()
 
 
 def scene(number, **options):
@@ -349,6 +351,36 @@ def held_once():
         if read is not None:
             empty.ended(read, True)
     assert empty.next_read() is None and not empty.gaps
+
+
+def held_and_read():
+    """What is held while the log returns it goes on as it arrived, with its time, and is held no longer."""
+    topics, events, machine = scene(3)
+    read = machine.next_read()
+    machine.row(read, events[0])
+    arrived = events[1]._replace(committed=5)
+    machine.live(arrived, True)
+    machine.row(read, events[1])
+    (topic,) = machine._topics.values()
+    assert not topic.held and machine._held_bytes == 0
+    assert [delivery.committed for delivery in had(machine)] == [events[0].committed, 5]
+
+
+def beginnings_come_first():
+    """Nobody takes what is delivered before all topics have a beginning, so until then only that is looked for."""
+    topics, events, machine = scene(3)
+    machine.start("b", b"b" * 16, AT_THE_END, 0)
+    machine.start("c", b"c" * 16, AT_THE_END, 0)
+    machine.opened({**topics, "b": b"b" * 16, "c": b"c" * 16})
+    begun = []
+    while not machine.begun():
+        read = machine.next_read()
+        begun.append(read.topic_id)
+        assert read.topic_id != topics["a"]
+        machine.ended(read, True)
+    assert {b"b" * 16, b"c" * 16} == set(begun) and not machine.deliveries
+    read_all(machine, events)
+    assert had(machine) == events
 
 
 def reported():

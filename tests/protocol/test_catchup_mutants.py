@@ -90,6 +90,14 @@ MUTANTS = {
     ),
     "what is held takes the short way": (" or id in topic.held or topic.search", " or topic.search"),
     "idle ignores how much came": ("if self._received >= self._server_buffer:", "if False:"),
+    "a pause of the line is taken for an empty buffer": (
+        "        self._looks.add(seconds)\n",
+        "        self._received = 0\n        self._looks.add(seconds)\n",
+    ),
+    "a topic that begins waits for one that has begun": (
+        "[topic for topic in behind if not topic.begun] or behind",
+        "behind",
+    ),
     "no look after Ready": ("self._previous is None and seconds not in self._looks", "False"),
     "dirty is ignored": ("and not (topic.dirty or topic.spilled):", "and not topic.spilled:"),
     "spilled is ignored": ("and not (topic.dirty or topic.spilled):", "and not topic.dirty:"),
