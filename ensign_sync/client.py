@@ -10,7 +10,7 @@ from . import settings
 from .ack import Ack
 from .catalog import Catalog
 from .cursor import Asked, Cursor, checked_query, open_cursor
-from .events import Event
+from .events import Event, EventState
 from .exceptions import (
     ConcurrencyError,
     EnsignClientClosingError,
@@ -30,6 +30,8 @@ from .subscription import Asked as Wish
 from .subscription import Gap, Subscription, open_subscription, spelling
 
 logger = logging.getLogger("ensign_sync")
+
+_PUBLISHED = EventState.PUBLISHED
 
 #: How long a client that was never closed may take at the end of the program, in seconds.
 EXIT_SECONDS = 2.0
@@ -221,8 +223,14 @@ class Ensign(Catalog):
             encode = encode_for(connection, topic, self._patience(timeout))
         item, payload = prepare(event, stream, encode)
         future = PublishFuture(connection.post, outcome_of_future, item)
-        hand_over(connection, stream, topic, payload, future, self._patience, timeout)
-        item._handle = future
+        state, handle = item._state, item._handle
+        # First, since the outcome may be there before the next line.
+        item._state, item._handle = _PUBLISHED, future
+        try:
+            hand_over(connection, stream, topic, payload, future, self._patience, timeout)
+        except BaseException:
+            item._state, item._handle = state, handle
+            raise
         return future
 
     def flush(self, timeout: Optional[float] = 2.0) -> None:

@@ -235,7 +235,9 @@ class Event:
 
     @property
     def committed(self) -> Optional[Instant]:
-        """When the server stored it (queries of the real server do not say)."""
+        """When the server stored it; the time of the id, to the millisecond, where the server does not say."""
+        if self._committed is None and type(self.id) is RLID:
+            return _looked_up(self.id.milliseconds * 1_000_000)
         return _looked_up(self._committed)
 
     @committed.setter

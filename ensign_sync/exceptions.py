@@ -36,7 +36,9 @@
         └── NodeStorageError
 
 Each carries ``retriable`` (whether the same call may succeed later without a change), ``code`` (the name of a
-gRPC status, or the number of a nack) and ``details`` (the server's own words).
+gRPC status, or the number of a nack) and ``details`` (the server's own words). The error of an event that was not
+acknowledged has ``sent``: False means that it never left this process and never will, True that the server may have
+stored it.
 """
 
 from typing import Any, List, Optional, Tuple
@@ -48,6 +50,7 @@ class EnsignError(Exception):
     retriable = False
     code: Any = None
     details: str = ""
+    sent: Optional[bool] = None
 
 
 PyEnsignError = EnsignError

@@ -67,6 +67,14 @@ class Redeliver(NamedTuple):
     maximum: float = 60.0
     factor: float = 2.0
 
+    def check(self) -> None:
+        """Raise EnsignSettingsError if it cannot be followed."""
+        attempts, *numbers = self
+        if type(attempts) is not int or attempts < 1:
+            raise EnsignSettingsError(f"attempts of Redeliver must be a whole number from 1 on, got {attempts!r}")
+        if not all(isinstance(number, (int, float)) and number >= 0 for number in numbers):
+            raise EnsignSettingsError(f"the pauses and the factor of Redeliver must be numbers from 0 on, got {self!r}")
+
     def pause(self, refused: int) -> float:
         """Return how many seconds pass before an event that was refused so often before comes again."""
         pause = min(self.initial, self.maximum)

@@ -205,6 +205,8 @@ class Subscription:
         """
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
+        if retry is not None:
+            _check_redeliver("retry", retry)
         in_order = workers == 1
 
         def work() -> None:
@@ -384,6 +386,7 @@ def open_subscription(connection: Connection, asked: Asked, patience: Patience, 
     """Open a subscription; blocks until what is published from now on is sure to be delivered."""
     if asked.max_buffered < 1 or asked.max_buffered_bytes < 1:
         raise EnsignSettingsError("max_buffered and max_buffered_bytes must be positive")
+    _check_redeliver("redeliver", asked.redeliver)
     wanted = ensql.subscription_filter(asked.query, asked.params)
     topics = list(asked.topics)
     if wanted is not None and topics and topics != [wanted.select.topic]:
@@ -428,6 +431,12 @@ def spelling(name: str, id: bytes, features: Callable[[], Iterable[str]]) -> Lis
     if whole and "where" in features():
         return [Way(quoted, True)]
     return [Way(quoted, False), Way(str(ULID(id)), False)]
+
+
+def _check_redeliver(name: str, given: Any) -> None:
+    if not isinstance(given, Redeliver):
+        raise TypeError(f"{name} must be a Redeliver, such as Redeliver(attempts=3), got {type(given).__name__}")
+    given.check()
 
 
 def _checkpoint(given: Any) -> Any:

@@ -31,6 +31,7 @@ class Input(enum.Enum):
     ABANDON = "abandon"
     REFUSE = "refuse"
     STORED = "stored"
+    FOUND = "found"
     DRAIN = "drain"
     CLOSE = "close"
     CONNECTED = "connected"

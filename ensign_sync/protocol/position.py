@@ -119,7 +119,7 @@ class Positions:
         topic = self._topics[name]
         if topic.last is None or id > topic.last[0]:
             topic.last = (id, row)
-        elif id not in topic.pending:
+        else:
             row = topic.late(id, row)
         topic.pending[id] = row
         heapq.heappush(topic.smallest, id)

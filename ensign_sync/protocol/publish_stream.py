@@ -71,6 +71,13 @@ class InDoubt(NamedTuple):
     doubts: Sequence[Doubt]
 
 
+class Failed(NamedTuple):
+    """The outcome of an event that will not be sent any more; one that was ``sent`` may have been stored."""
+
+    error: Exception
+    sent: bool
+
+
 class Drained(NamedTuple):
     """After ``drain``: nothing on this connection waits for an answer any more."""
 
@@ -198,19 +205,24 @@ class PublishProtocol(Machine):
         names = set(topics)
         for pending in list(self._pending.values()):
             if pending.topic in names and pending.connection != self._connection:
-                self._settle(pending, error)
+                self._settle_failed(pending, error)
         self._stale -= names
         self._advance(Input.REFUSE)
 
     def stored(self, ids: Mapping[bytes, Kept]) -> None:
         """Answer InDoubt: settle the events that are in the log, each with the time of it, and emit all others."""
         self.check(Input.STORED)
-        for local_id, committed in ids.items():
-            pending = self._pending.get(local_id)
-            if pending is not None:
-                self.found += 1
-                self._settle(pending, Ack(local_id, committed))
+        self._settle_stored(ids)
         self._open(Input.STORED)
+
+    def found_stored(self, ids: Mapping[bytes, Kept]) -> None:
+        """Settle events that are in the log, each with the time of it, before all is known that InDoubt asks for.
+
+        They stand whatever becomes of the connection that asked.
+        """
+        self.check(Input.FOUND)
+        self._settle_stored(ids)
+        self._advance(Input.FOUND)
 
     def is_asking(self, connection: int) -> bool:
         """Tell whether the InDoubt of a connection waits for its answer."""
@@ -275,7 +287,7 @@ class PublishProtocol(Machine):
         self.check(Input.FAIL)
         self._let_go(error)
         for pending in list(self._pending.values()):
-            self._settle(pending, error)
+            self._settle_failed(pending, error)
         self._end(Input.FAIL, State.CLOSED if self.state is State.CLOSING else State.FAILED, error)
 
     # what the application may ask
@@ -386,11 +398,21 @@ class PublishProtocol(Machine):
             self._stale |= fresh
             self.news.append(TopicsStale(frozenset(fresh)))
 
+    def _settle_stored(self, ids: Mapping[bytes, Kept]) -> None:
+        for local_id, committed in ids.items():
+            pending = self._pending.get(local_id)
+            if pending is not None:
+                self.found += 1
+                self._settle(pending, Ack(local_id, committed))
+
     def _settle(self, pending: _Pending, outcome: Any) -> None:
         given_up = pending.given_up
         self._forget(pending)
         if not given_up:
             self.news.append(Settled(pending.token, outcome))
+
+    def _settle_failed(self, pending: _Pending, error: Exception) -> None:
+        self._settle(pending, Failed(error, pending.connection != 0))
 
     def _forget(self, pending: _Pending) -> None:
         del self._pending[pending.local_id]
@@ -421,7 +443,7 @@ class PublishProtocol(Machine):
             if pending.given_up:
                 self._forget(pending)
             elif not self._resend and pending.connection:
-                self._settle(pending, error)
+                self._settle_failed(pending, error)
         # Counted afresh: an interrupt between two statements of publish() may have left these one event off.
         self._given_up = 0
         self.in_flight_bytes = sum(len(pending.payload) for pending in self._pending.values())

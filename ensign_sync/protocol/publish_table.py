@@ -14,6 +14,7 @@ def _row(state: State, after_last: State, **more: Tuple[State, ...]) -> Dict[Inp
         Input.PUBLISH: (state,),
         Input.ABANDON: maybe_last,
         Input.REFUSE: maybe_last,
+        Input.FOUND: maybe_last,
         Input.CLOSE: maybe_last,
         Input.LOST: (State.WAITING, State.CLOSED),
         Input.FAIL: (State.FAILED,),
@@ -24,7 +25,7 @@ def _row(state: State, after_last: State, **more: Tuple[State, ...]) -> Dict[Inp
 
 _ANSWERS = dict.fromkeys(("ACK", "NACK"), (_S.OPEN, _S.CLOSING))
 _LAST_ANSWERS = dict.fromkeys(("ACK", "NACK"), (_S.DRAINING, _S.CLOSING))
-_STAY_CLOSING = ("ABANDON", "CLOSE", "READY", "ACK", "NACK", "CLOSE_STREAM", "UNKNOWN")
+_STAY_CLOSING = ("ABANDON", "CLOSE", "FOUND", "READY", "ACK", "NACK", "CLOSE_STREAM", "UNKNOWN")
 
 TRANSITIONS = table(
     {
@@ -57,7 +58,7 @@ TRANSITIONS = table(
             _I.FAIL: (_S.CLOSED,),
         },
         _S.WAITING: _row(_S.WAITING, _S.CLOSED, CONNECTED=(_S.OPENING,)),
-        _S.CLOSED: {_I.ABANDON: (_S.CLOSED,), _I.CLOSE: (_S.CLOSED,)},
-        _S.FAILED: {_I.ABANDON: (_S.FAILED,), _I.CLOSE: (_S.FAILED,)},
+        _S.CLOSED: dict.fromkeys((_I.ABANDON, _I.CLOSE, _I.FOUND), (_S.CLOSED,)),
+        _S.FAILED: dict.fromkeys((_I.ABANDON, _I.CLOSE, _I.FOUND), (_S.FAILED,)),
     }
 )

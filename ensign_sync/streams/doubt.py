@@ -50,6 +50,7 @@ class Question(NamedTuple):
         wanted: Tells whether somebody still wants to know.
         wait: Waits so many seconds, or until nobody wants to know.
         tell: Is told why it takes so long.
+        found: Is told what a look found, by local id with the time, after each that was completed.
     """
 
     doubts: Sequence[Doubt]
@@ -57,6 +58,7 @@ class Question(NamedTuple):
     wanted: Callable[[], bool]
     wait: Callable[[float], None]
     tell: Callable[[EnsignError], None]
+    found: Callable[[Mapping[bytes, Kept]], None]
 
 
 class _Tools(NamedTuple):
@@ -79,6 +81,9 @@ class Doubts:
 
     def __init__(self, log: Log, watchdog: Watchdog, clock: Optional[Clock] = None) -> None:
         self._tools = _Tools(log, watchdog, clock or Clock())
+        # Where to begin to read, of topics that are still asked for: when the first event in doubt was made, and the
+        # place. Connections that break one after the other need not have it searched for each time.
+        self._beginnings: Dict[bytes, Tuple[float, _Place]] = {}
 
     def check(self, name: str, id: bytes, timeout: float) -> None:
         """See whether the log of a topic can be read.
@@ -115,16 +120,19 @@ class Doubts:
             if topic is not None:
                 by_topic.setdefault(topic, []).append(doubt)
         looks = [
-            _Look(self._tools, name, id, doubts, question.wanted) for (name, id), doubts in by_topic.items()
+            _Look(self._tools, name, id, doubts, question.wanted, self._beginnings)
+            for (name, id), doubts in by_topic.items()
         ]
         found_before = -1
         while True:
             for look in looks:
                 if not self._look(look, question):
                     return None
+                question.found(look.found)
             found = sum(len(look.found) for look in looks)
             # The second look at least, or more than one would look where everything is found already.
             if found == found_before or not any(look.sought for look in looks):
+                self._beginnings.clear()
                 return {id: committed for look in looks for id, committed in look.found.items()}
             found_before = found
             question.wait(max([PAUSE_SECONDS, *(PAUSE_ROUND_TRIPS * look.round_trip for look in looks)]))
@@ -163,7 +171,13 @@ class _Look:
     """
 
     def __init__(
-        self, tools: _Tools, name: str, id: bytes, doubts: Sequence[Doubt], wanted: Callable[[], bool]
+        self,
+        tools: _Tools,
+        name: str,
+        id: bytes,
+        doubts: Sequence[Doubt],
+        wanted: Callable[[], bool],
+        beginnings: Dict[bytes, Tuple[float, _Place]],
     ) -> None:
         self.sought: Dict[bytes, bytes] = {doubt.payload.key: doubt.local_id for doubt in doubts}
         self.found: Dict[bytes, Kept] = {}
@@ -171,7 +185,8 @@ class _Look:
         self._log, self._watchdog, self._clock = tools
         self._name, self._id = name, id
         self._made = [doubt.payload.made for doubt in doubts]
-        self._wanted = wanted
+        self._first_made = min(made.now for made in self._made)
+        self._wanted, self._beginnings = wanted, beginnings
         self._spelled: Optional[str] = None
         self._place: Optional[_Place] = None
 
@@ -184,8 +199,12 @@ class _Look:
         if self._spelled is None:
             self.give_up(None)
             return
+        if self._place is None:
+            made, place = self._beginnings.get(self._id, (float("inf"), None))
+            self._place = place if made <= self._first_made else None
         if self._place is None or not self._read_on(self._spelled, self._place):
             self._place = self._beginning(self._spelled)
+            self._beginnings[self._id] = (self._first_made, self._place)
             if not self._read_on(self._spelled, self._place):
                 error = EnsignError(f"the log of {self._name} changed while it was looked at")
                 error.retriable = True

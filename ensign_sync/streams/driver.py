@@ -84,6 +84,7 @@ class StreamDriver:
         self._asked = False  # somebody would have read for themselves
         self._called_back = Signal()
         self._turn: Optional[Turn] = None  # of the present call
+        self._progressed = False  # on this connection, by other means than its messages
         self._given_up: Optional[EnsignError] = None  # why the call was, not deliberately
 
     # for any thread
@@ -217,6 +218,10 @@ class StreamDriver:
         self._wake.set()
         self.call_back()
 
+    def progress(self) -> None:
+        """Note that the connection was of use, though nothing may have been said on it."""
+        self._progressed = True
+
     @holding("mutex")
     def lose(self, error: EnsignError) -> None:
         """Lose the present connection for this reason, and make a new one, at once if there is none."""
@@ -298,7 +303,7 @@ class StreamDriver:
         token_refused: Callable[[], None] = _nothing
         watched: Optional[Watched] = None
         began = self._clock.now()
-        self._given_up = None  # of the call before
+        self._given_up, self._progressed = None, False  # of the call before
         try:
             if self._stopping:
                 return stream_ended(), False
@@ -323,14 +328,14 @@ class StreamDriver:
                         self._came_back(lost_at, attempts)
                     if self._asked and call.threads_may_take_turns:
                         self._step_aside(turn)
-            return stream_ended(), progressed or self._was_stable(opened_at)
+            return stream_ended(), progressed or self._was_of_use(opened_at)
         except EnsignError as error:
             if retry.is_token_refused(error):
                 token_refused()
             given_up = self._given_up
             if given_up is not None and opened_at is None:
                 self._line.suspect(began)
-            return given_up or error, progressed or self._was_stable(opened_at)
+            return given_up or error, progressed or self._was_of_use(opened_at)
         except Exception as error:  # a defect of ours or of the server's: it must reach the user, not this thread's end
             logger.exception("the %s stream failed", self.machine.role)
             failure: EnsignError = EnsignError(f"the {self.machine.role} stream failed: {error!r}")
@@ -368,8 +373,8 @@ class StreamDriver:
             self._told_of_outage = False
             self._hooks.on_reconnect(self._outage(None, attempts, self._clock.now() - lost_at))
 
-    def _was_stable(self, opened_at: Optional[float]) -> bool:
-        return opened_at is not None and self._clock.now() - opened_at >= STABLE_SECONDS
+    def _was_of_use(self, opened_at: Optional[float]) -> bool:
+        return self._progressed or opened_at is not None and self._clock.now() - opened_at >= STABLE_SECONDS
 
     def _begin(self, call: Call) -> None:
         with self.changed:

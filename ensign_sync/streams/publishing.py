@@ -1,5 +1,6 @@
 """The publish stream of a connection: registers events, waits for room and for acks, and gives up in order."""
 
+import copy
 import functools
 import logging
 import sys
@@ -9,6 +10,7 @@ from ..ack import Ack
 from ..exceptions import (
     EnsignClientClosingError,
     EnsignConnectionError,
+    EnsignError,
     EventTooLargeError,
     PublishTimeoutError,
     PublishUnreachableError,
@@ -21,7 +23,7 @@ from ..ids import ULID
 from ..nack import Nack
 from ..protocol.frames import Payload
 from ..protocol.machine import State
-from ..protocol.publish_stream import Abandoned, Drained, InDoubt, PublishProtocol, Settled, TopicsStale
+from ..protocol.publish_stream import Abandoned, Drained, Failed, InDoubt, PublishProtocol, Settled, TopicsStale
 from ..settings import Reconnect
 from ..wire import codec
 from .doubt import Doubts, find_topic
@@ -350,6 +352,8 @@ class PublishStream(Stream):
                 if type(outcome) is Ack:
                     self.acked += 1
                 else:
+                    if type(outcome) is Failed:
+                        outcome = failed_error(outcome)
                     self.counts["nacked" if type(outcome) is Nack else "failed"] += 1
                 try:
                     owner.settle(index, outcome)
@@ -402,6 +406,15 @@ def _settle(owner: Any, index: int, outcome: Any) -> None:
         owner.settle(index, outcome)
     except Exception:
         logger.exception("the outcome of an event could not be told")
+
+
+def failed_error(failed: Failed) -> Exception:
+    """Make the error of one event from what failed many."""
+    error = copy.copy(failed.error)
+    error.__cause__ = failed.error
+    if isinstance(error, EnsignError):
+        error.sent = failed.sent
+    return error
 
 
 def given_up_error(fate: Abandoned, why: str) -> PublishTimeoutError:

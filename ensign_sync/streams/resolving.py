@@ -73,7 +73,11 @@ class Resolver:
         def tell(error: EnsignError) -> None:
             self._driver.last_error = error
 
-        question = Question(asked.doubts, dict(machine.topics), lambda: not is_over(), wait, tell)
+        def found(ids: Mapping[bytes, Kept]) -> None:
+            self._driver.change(PublishProtocol.found_stored, ids)
+            self._driver.progress()
+
+        question = Question(asked.doubts, dict(machine.topics), lambda: not is_over(), wait, tell, found)
         ids = None
         try:
             ids = self._doubts.stored(question)

@@ -19,6 +19,7 @@ from ensign_sync import (
 from ensign_sync.events import EventState
 from tests.proxy import far
 from tests.size import by_size
+from tests.waiting import eventually
 
 
 def texts(node, topic="weather"):
@@ -29,6 +30,13 @@ def texts(node, topic="weather"):
 def numbered(count):
     """Return so many events that can be told apart."""
     return [str(n).encode() for n in range(count)]
+
+
+def failure_of(client, topic, events):
+    """Publish, and return the error that it fails with."""
+    with pytest.raises(PublishError) as caught:
+        client.publish(topic, events)
+    return caught.value
 
 
 @pytest.fixture
@@ -56,6 +64,24 @@ class TestPublish:
         assert (event.id, event.committed, event.state) == (ack.id, ack.committed, EventState.ACKED)
         assert event.acked() and event.published() and not event.nacked()
         assert event.wait_for_ack() == ack
+
+    def test_marks_what_was_submitted(self, node, client):
+        """A submitted event is published from then on, and can be waited for; one that was not accepted is not."""
+        client.publish("weather", b"first")
+        for _ in range(50):
+            event = Event(b"x")
+            future = client.submit("weather", event)
+            assert event.published()
+            assert event.wait_for_ack(60) == future.result(60)
+        node.faults.nack_next(1)
+        refused = Event(b"x")
+        client.submit("weather", refused)
+        with pytest.raises(NackError):
+            refused.wait_for_ack(60)
+        unknown = Event(b"x")
+        with pytest.raises(UnknownTopicError):
+            client.submit("nothing", unknown)
+        assert not unknown.published()
 
     @pytest.mark.parametrize("wrap", [list, tuple, iter], ids=["list", "tuple", "iterator"])
     def test_spreads_a_single_collection(self, node, client, wrap):
@@ -355,8 +381,20 @@ class TestLoss:
             proxy.cut_connections()
             proxy.black_hole(False)
             failed = [future for future in futures if future.exception(30) is not None]
-        assert len(failed) == 20
-        assert texts(node) == [b"x"]
+            assert len(failed) == 20
+            assert all(future.exception().sent for future in failed)
+            client.publish("weather", b"y")  # over a connection that there is again
+            proxy.black_hole()
+            publishing = threading.Thread(target=lambda: caught.append(failure_of(client, "weather", numbered(3))))
+            caught = []
+            publishing.start()
+            eventually(lambda: client.stats()["in_flight"] == 3)
+            proxy.cut_connections()
+            proxy.black_hole(False)
+            publishing.join(60)
+            assert "3 may have been stored, 0 were not stored" in str(caught[0])
+            assert [error.sent for _, _, error in caught[0].failures] == [True] * 3
+        assert texts(node) == [b"x", b"y"]
 
     def test_events_wait_for_a_server_that_is_away(self, node, proxy, far_client):
         """Events submitted during an outage are stored after it."""

@@ -26,6 +26,15 @@ def numbered(count):
 class TestRedelivery:
     """nack() with DELIVER_AGAIN_*."""
 
+    @pytest.mark.parametrize("wrong", [None, "x", Redeliver(0), Redeliver(-1), Redeliver(3, -1.0), Redeliver(3, "1")])
+    def test_what_it_refuses(self, client, wrong):
+        """It is said at once, to who gave it."""
+        with pytest.raises((TypeError, ValueError), match="Redeliver"):
+            client.subscribe("weather", redeliver=wrong)
+        if wrong is not None:
+            with client.subscribe("weather") as sub, pytest.raises((TypeError, ValueError), match="Redeliver"):
+                sub.run(print, retry=wrong)
+
     @pytest.mark.parametrize("code", [DELIVER_AGAIN_ANY, DELIVER_AGAIN_NOT_ME])
     def test_it_comes_again_and_is_given_up(self, client, code):
         """So many times, later each time; then the program is told."""

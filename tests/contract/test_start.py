@@ -1,5 +1,6 @@
 """Where a subscription begins, and what becomes of it when its topics change."""
 
+import collections
 import queue
 import threading
 from datetime import datetime, timedelta, timezone
@@ -9,6 +10,7 @@ import pytest
 from ensign_sync import RLID, EnsignRPCError, UnknownTopicError
 from ensign_sync.node import Node
 from ensign_sync.streams.log import Log
+from tests.size import by_size
 from tests.waiting import eventually
 
 LIMIT = 30.0
@@ -246,6 +248,43 @@ class TestTopics:
             client.publish("weather", b"x")
             had = [sub.get(LIMIT) for _ in range(4)]
         assert [event.data for event in had if event.topic == "later"] == numbered(3)
+
+    def test_some_begin_at_the_end_while_others_have_much_to_deliver(self, client):
+        """Nobody takes events before subscribe() returns, so it must not wait for that."""
+        names = ["a", "b", "c"]
+        for name in names:
+            client.create_topic(name)
+            client.publish(name, numbered(1_500))
+        for before, start in enumerate(({"a": "earliest", "b": "latest"}, {"b": "earliest"}, {"c": "earliest"})):
+            with client.subscribe(*names, start={"a": "latest", **start}, max_buffered=1_000) as sub:
+                for name in names:
+                    client.publish(name, b"live")
+                had = collections.Counter(sub.get(LIMIT).topic for _ in range(1_503 + before))
+                earliest = next(name for name, at in start.items() if at == "earliest")
+                assert had == {name: 1_501 + before if name == earliest else 1 for name in names}
+
+    def test_a_small_buffer_under_a_firehose(self, client, node):
+        """What arrives before all topics have a beginning fills it, and subscribe() does not wait for that either."""
+        names = ["a", "b", "c", "d"]
+        for name in names:
+            client.create_topic(name)
+        stop = threading.Event()
+
+        def publish():
+            with node.client() as other:
+                while not stop.is_set():
+                    for name in names:
+                        other.publish(name, [b"x"] * 5)
+
+        publishing = threading.Thread(target=publish)
+        publishing.start()
+        try:
+            for _ in range(by_size(3, 3, 10, 100)):
+                with client.subscribe(*names, start="latest", max_buffered=2) as sub:
+                    assert {sub.get(LIMIT).topic for _ in range(50)} <= set(names)
+        finally:
+            stop.set()
+            publishing.join(LIMIT)
 
     def test_a_hundred_topics_and_twenty_subscriptions(self, node, client):
         """Each is complete, and in order."""

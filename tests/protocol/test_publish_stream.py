@@ -22,6 +22,7 @@ from ensign_sync.protocol.publish_stream import (
     Abandoned,
     Doubt,
     Drained,
+    Failed,
     InDoubt,
     PublishProtocol,
     Settled,
@@ -184,7 +185,7 @@ def test_without_resend_a_loss_fails_what_was_sent_and_keeps_the_rest():
     machine = opened(resend=False)
     machine.publish("a", b"sent", "sent")
     machine.lost(LOSS)
-    assert machine.events() == [Settled("sent", LOSS)]
+    assert machine.events() == [Settled("sent", Failed(LOSS, True))]
     machine.publish("a", b"unsent", "unsent")
     machine.lost(LOSS)
     assert machine.events() == []
@@ -212,7 +213,7 @@ def test_fail_settles_everything_and_ends():
     machine.publish("a", b"1", 1)
     machine.publish("a", b"2", 2)
     machine.fail(LOSS)
-    assert machine.events() == [Settled(1, LOSS), Settled(2, LOSS), Ended(LOSS)]
+    assert machine.events() == [Settled(1, Failed(LOSS, True)), Settled(2, Failed(LOSS, True)), Ended(LOSS)]
     assert machine.over
     assert machine.failure is LOSS
 
@@ -246,7 +247,7 @@ class TestTopics:
         machine.events()
         error = UnknownTopicError("b")
         machine.refuse(["b", "a"], error)
-        assert machine.events() == [Settled(1, error)]
+        assert machine.events() == [Settled(1, Failed(error, False))]
         machine.publish("b", b"3", 3)
         assert machine.events() == [TopicsStale(frozenset(["b"]))], "asked again, since it may exist by now"
 
@@ -373,6 +374,23 @@ class TestInDoubt:
         assert [doubt.local_id for doubt in second.doubts] == [one, two]
         assert not machine.is_asking(first)
         assert machine.is_asking(second.connection)
+
+    def test_what_was_found_before_the_end_stands(self):
+        """It is settled at once, also if the connection that asked is lost, and then is in doubt no more."""
+        machine, (one, two) = self.reconnected()
+        machine.events()
+        machine.found_stored({one: 17})
+        assert machine.events() == [Settled(b"one", Ack(one, 17))]
+        assert machine.state is State.CHECKING and machine.frames_to_send() == [OpenStream("client")]
+        machine.lost(LOSS)
+        machine.found_stored({one: 17})
+        machine.connected()
+        machine.receive(READY)
+        assert [doubt.local_id for doubt in machine.events()[-1].doubts] == [two]
+        machine.close()
+        machine.found_stored({two: 18})
+        assert machine.state is State.CLOSING
+        assert machine.found == 2
 
     def test_given_up_meanwhile(self):
         """It is not sent, and nobody is told."""

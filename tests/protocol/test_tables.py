@@ -68,6 +68,7 @@ PUBLISHER_INPUTS = {
     Input.ABANDON: lambda machine, id: machine.abandon(id),
     Input.REFUSE: lambda machine, id: machine.refuse([TOPIC], LOSS),
     Input.STORED: lambda machine, id: machine.stored({id: 17}),
+    Input.FOUND: lambda machine, id: machine.found_stored({}),
     Input.DRAIN: lambda machine, id: machine.drain(),
     Input.CLOSE: lambda machine, id: machine.close(),
     Input.CONNECTED: lambda machine, id: machine.connected(),
