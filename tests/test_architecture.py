@@ -55,8 +55,8 @@ STANDARD = set(
     "abc argparse ast atexit base64 binascii bisect calendar collections concurrent contextlib copy copyreg csv"
     " datetime enum fcntl functools gc hashlib heapq hmac http importlib inspect io ipaddress itertools json locale"
     " logging math multiprocessing operator os pathlib pickle queue random re secrets select selectors shlex shutil"
-    " signal socket socketserver sqlite3 ssl statistics string struct subprocess sys tempfile textwrap threading time traceback"
-    " types typing urllib warnings weakref zlib __future__".split()
+    " signal socket socketserver sqlite3 ssl statistics string struct subprocess sys tempfile textwrap threading"
+    " time traceback types typing urllib warnings weakref zlib __future__".split()
 )
 
 
