@@ -6,7 +6,7 @@ when the log is looked at first; so that is done again after a while, until a lo
 """
 
 import logging
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..exceptions import EnsignClientClosingError, EnsignError, EnsignSettingsError
 from ..handover.clock import Clock, Patience
@@ -51,6 +51,7 @@ class Question(NamedTuple):
         wait: Waits so many seconds, or until nobody wants to know.
         tell: Is told why it takes so long.
         found: Is told what a look found, by local id with the time, after each that was completed.
+        progress: Is told when a part of a look was done.
     """
 
     doubts: Sequence[Doubt]
@@ -59,6 +60,7 @@ class Question(NamedTuple):
     wait: Callable[[float], None]
     tell: Callable[[EnsignError], None]
     found: Callable[[Mapping[bytes, Kept]], None]
+    progress: Callable[[], None]
 
 
 class _Tools(NamedTuple):
@@ -76,6 +78,13 @@ class _Place(NamedTuple):
     id: Optional[bytes]
 
 
+class _Looked(NamedTuple):
+    """When a look was begun that came to its end, and the keys of the events that it did not find."""
+
+    at: float
+    left: FrozenSet[bytes]
+
+
 class Doubts:
     """Looks for events in the log. Any thread may call any method."""
 
@@ -84,6 +93,8 @@ class Doubts:
         # Where to begin to read, of topics that are still asked for: when the first event in doubt was made, and the
         # place. Connections that break one after the other need not have it searched for each time.
         self._beginnings: Dict[bytes, Tuple[float, _Place]] = {}
+        self._looked: Dict[bytes, _Looked] = {}  # the last look at each of them
+        self._round_trip = 0.0  # how long a server took to answer, the last time
 
     def check(self, name: str, id: bytes, timeout: float) -> None:
         """See whether the log of a topic can be read.
@@ -120,22 +131,41 @@ class Doubts:
             if topic is not None:
                 by_topic.setdefault(topic, []).append(doubt)
         looks = [
-            _Look(self._tools, name, id, doubts, question.wanted, self._beginnings)
+            _Look(self._tools, name, id, doubts, question, self._beginnings)
             for (name, id), doubts in by_topic.items()
         ]
-        found_before = -1
+        left = looks
         while True:
-            for look in looks:
-                if not self._look(look, question):
-                    return None
-                question.found(look.found)
-            found = sum(len(look.found) for look in looks)
-            # The second look at least, or more than one would look where everything is found already.
-            if found == found_before or not any(look.sought for look in looks):
+            left = [look for look in left if not self._found_all(look, question)]
+            if not question.wanted():
+                return None
+            if not left:
                 self._beginnings.clear()
+                self._looked.clear()
                 return {id: committed for look in looks for id, committed in look.found.items()}
-            found_before = found
-            question.wait(max([PAUSE_SECONDS, *(PAUSE_ROUND_TRIPS * look.round_trip for look in looks)]))
+            question.wait(self._pause)
+
+    @property
+    def _pause(self) -> float:
+        return max(PAUSE_SECONDS, PAUSE_ROUND_TRIPS * self._round_trip)
+
+    def _found_all(self, look: "_Look", question: Question) -> bool:
+        """Look once; returns whether no other look at this topic is needed.
+
+        That is so if one before it, long enough ago and perhaps for an earlier connection, left no less: since then
+        nothing was sent.
+        """
+        began, sought = self._tools.clock.now(), frozenset(look.sought)
+        if not self._look(look, question):
+            return False
+        question.found(look.found)
+        question.progress()
+        self._round_trip = look.round_trip or self._round_trip
+        left, earlier = frozenset(look.sought), self._looked.get(look.id)
+        self._looked[look.id] = _Looked(began, left)
+        if not left:
+            return True
+        return earlier is not None and left == sought and left <= earlier.left and began - earlier.at >= self._pause
 
     def _look(self, look: "_Look", question: Question) -> bool:
         """Look once, trying again while that fails; returns False if nobody wants to know any more."""
@@ -165,6 +195,7 @@ class _Look:
     """The events of one topic, and how far its log was read for them.
 
     Attributes:
+        id: The id of the topic.
         sought: The local ids of those that were not found so far, by their keys.
         found: When the others were stored, by their local ids.
         round_trip: How long the server took to answer, in seconds.
@@ -176,17 +207,17 @@ class _Look:
         name: str,
         id: bytes,
         doubts: Sequence[Doubt],
-        wanted: Callable[[], bool],
+        question: Question,
         beginnings: Dict[bytes, Tuple[float, _Place]],
     ) -> None:
         self.sought: Dict[bytes, bytes] = {doubt.payload.key: doubt.local_id for doubt in doubts}
         self.found: Dict[bytes, Kept] = {}
         self.round_trip = 0.0
         self._log, self._watchdog, self._clock = tools
-        self._name, self._id = name, id
+        self._name, self.id = name, id
         self._made = [doubt.payload.made for doubt in doubts]
         self._first_made = min(made.now for made in self._made)
-        self._wanted, self._beginnings = wanted, beginnings
+        self._question, self._beginnings = question, beginnings
         self._spelled: Optional[str] = None
         self._place: Optional[_Place] = None
 
@@ -195,16 +226,16 @@ class _Look:
         if not self.sought:
             return
         if self._spelled is None:
-            self._spelled = self._log.way(self._name, self._id, PATIENCE)
+            self._spelled = self._log.way(self._name, self.id, PATIENCE)
         if self._spelled is None:
             self.give_up(None)
             return
         if self._place is None:
-            made, place = self._beginnings.get(self._id, (float("inf"), None))
+            made, place = self._beginnings.get(self.id, (float("inf"), None))
             self._place = place if made <= self._first_made else None
         if self._place is None or not self._read_on(self._spelled, self._place):
             self._place = self._beginning(self._spelled)
-            self._beginnings[self._id] = (self._first_made, self._place)
+            self._beginnings[self.id] = (self._first_made, self._place)
             if not self._read_on(self._spelled, self._place):
                 error = EnsignError(f"the log of {self._name} changed while it was looked at")
                 error.retriable = True
@@ -253,7 +284,7 @@ class _Look:
 
     def _beginning(self, spelled: str) -> _Place:
         """Find a row that is not after the first of the events, if it is there at all."""
-        hint = self._log.counts([self._id], PATIENCE).get(self._id, 0)
+        hint = self._log.counts([self.id], PATIENCE).get(self.id, 0)
         end = self._search(spelled, Search(AT_THE_END, hint - 1, exact=True))
         if end.id is None:
             return _Place(-1, None)
@@ -278,12 +309,13 @@ class _Look:
 
     def _search(self, spelled: str, search: Search) -> _Place:
         while True:
-            if not self._wanted():
+            if not self._question.wanted():
                 raise EnsignClientClosingError("nobody wants to know any more")
             began = self._clock.now()
             row = _one_row(self._log, spelled, search.probe, PATIENCE)
             self.round_trip = self._clock.now() - began
             if search.tell(row.id if row is not None else None):
+                self._question.progress()
                 return _Place(search.last_row, search.last_id)
 
 

@@ -75,9 +75,10 @@ class Resolver:
 
         def found(ids: Mapping[bytes, Kept]) -> None:
             self._driver.change(PublishProtocol.found_stored, ids)
-            self._driver.progress()
 
-        question = Question(asked.doubts, dict(machine.topics), lambda: not is_over(), wait, tell, found)
+        question = Question(
+            asked.doubts, dict(machine.topics), lambda: not is_over(), wait, tell, found, self._driver.progress
+        )
         ids = None
         try:
             ids = self._doubts.stored(question)
