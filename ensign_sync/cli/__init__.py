@@ -11,7 +11,7 @@ from typing import Dict, Optional, Sequence
 
 from ..exceptions import EnsignError
 from ..version import __version__
-from . import backup, demo, publish, query, run, serve, status, subscribe, topics
+from . import backup, bench, demo, info, publish, query, run, serve, status, subscribe, topics
 from .output import Output, OutputClosed
 from .parser import Parser
 
@@ -34,11 +34,13 @@ COMMANDS: Dict[str, ModuleType] = {
     "serve": serve,
     "run": run,
     "status": status,
+    "info": info,
     "topics": topics,
     "publish": publish,
     "subscribe": subscribe,
     "query": query,
     "backup": backup,
+    "bench": bench,
 }
 
 

@@ -70,6 +70,44 @@ def test_topics(call, node):
     assert call("topics", "create", "weather", env=node.env())[0] == 1
 
 
+def test_policy(call, node):
+    """Which events of a topic count as the same; a word that is no strategy is one line."""
+    assert call("topics", "policy", "weather", "strict", env=node.env())[0] == 0
+    code, out, err = call("topics", "policy", "weather", "unique_key", "--key", "day", "--overwrite", env=node.env())
+    assert (code, err) == (0, "") and out in ("READY\n", "PENDING\n")
+    code, out, err = call("topics", "policy", "weather", "nonsense", env=node.env())
+    assert (code, out) == (2, "")
+    assert "nonsense" in err and "unique_key" in err
+
+
+def test_info(call, node):
+    """A line for each topic and the sums; or for the topics that are asked for."""
+    with node.client() as client:
+        client.create_topic("rain")
+        client.publish("rain", b"x", b"y")
+    code, out, err = call("info", env=node.env())
+    heads, *topics, sums = (line.split() for line in out.splitlines())
+    assert (code, err, heads) == (0, "", ["ID", "NAME", "EVENTS", "DUPLICATES", "BYTES"])
+    assert {name: events for _, name, events, *_ in topics} == {"rain": "2", "weather": "0"}
+    assert sums[:2] == ["2", "0"]
+    assert len(call("info", "rain", env=node.env())[1].splitlines()) == 3
+    assert call("info", "no-such", env=node.env()) == (1, "", "ensign-sync: topic not found: no-such\n")
+
+
+def test_bench(call, node):
+    """Each way has its line, and the topic that was made for it is gone; one that was named stays."""
+    code, out, err = call("bench", "--count", "500", "--size", "10", env=node.env())
+    heads, *lines, one = out.splitlines()
+    assert (code, err, heads.split()[:2]) == (0, "", ["WHAT", "EVENTS"])
+    words = ["published", "published and received", "read from the log", "published one by one"]
+    assert [line[:22].strip() for line in lines] == words
+    assert one.startswith("one takes ")
+    with node.client() as client:
+        assert all(topic.name == "weather" or topic.status.name != "READY" for topic in client.get_topics())
+    assert call("bench", "--count", "1", "--topic", "weather", env=node.env())[0] == 0
+    assert len(list(node.events("weather"))) == 2
+
+
 def test_publish_lines(call, node, write):
     """A line is an event of text, whatever its newline; empty lines are none."""
     path = write(b"rain", b"", b"  sun ", b"fog\r", "caf\u00e9".encode())
