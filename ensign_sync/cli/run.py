@@ -1,11 +1,10 @@
 """``ensign-sync run``: a node for as long as a command runs."""
 
 import argparse
-import contextlib
 import os
 import signal
 import subprocess
-from typing import Any, Iterator
+from typing import Any, Dict, Optional
 
 from .output import Output
 
@@ -27,24 +26,41 @@ def run(args: argparse.Namespace, out: Output) -> int:
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     from ..node.server import Node
 
-    with Node(strict=False, topics=args.topic) as node, _interrupts_are_for_the_child():
+    with Node(strict=False, topics=args.topic) as node, _Signals() as signals:
         child = subprocess.Popen([args.command, *args.arguments], env={**environment, **node.env()})
+        signals.are_for(child)
         code = child.wait()
     return code if code >= 0 else 128 - code
 
 
-@contextlib.contextmanager
-def _interrupts_are_for_the_child() -> Iterator[None]:
-    """Let Ctrl-C pass: the terminal tells the child too, and how that ends is its own affair.
+class _Signals:
+    """While it is entered, how SIGINT and SIGTERM end the child is the child's own affair.
 
-    With a handler that does nothing: a signal that is ignored would be ignored in the child as well.
+    Of Ctrl-C the terminal tells the child too; SIGTERM comes to this process alone, and is passed on.
     """
 
-    def wait_for_the_child(*_: Any) -> None:
-        pass
+    def __init__(self) -> None:
+        self._child: Optional["subprocess.Popen[bytes]"] = None
+        self._terminated = False
+        self._before: Dict[int, Any] = {}
 
-    before = signal.signal(signal.SIGINT, wait_for_the_child)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def __enter__(self) -> "_Signals":
+        # A handler that does nothing, since a signal that is ignored would be ignored in the child as well.
+        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def are_for(self, child: "subprocess.Popen[bytes]") -> None:
+        """Pass SIGTERM on to the child, also one that came before there was any."""
+        self._child = child
+        if self._terminated:
+            child.terminate()
+
+    def _terminate(self, *_: Any) -> None:
+        self._terminated = True
+        if self._child is not None:
+            self._child.terminate()

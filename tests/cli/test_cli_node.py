@@ -129,6 +129,15 @@ def test_ctrl_c_while_a_command_runs(start):
     assert program.err.seen == []
 
 
+def test_sigterm_while_a_command_runs(start):
+    """It comes to us alone, and is passed on; the command ends as it likes, and its node is there until then."""
+    program = start("run", "--", sys.executable, "-c", WAITS.replace("SIGINT", "SIGTERM"))
+    program.out.wait_for("ready")
+    program.process.send_signal(signal.SIGTERM)
+    assert program.finish() == 3
+    assert program.out.seen == ["ready", "tidied up"]
+
+
 def client_of(env):
     """Return a client of a node by what ``serve --json`` printed."""
     return Ensign(
