@@ -40,7 +40,7 @@ class _Signals:
     """
 
     def __init__(self) -> None:
-        self._child: Optional["subprocess.Popen[bytes]"] = None
+        self._child: Optional[subprocess.Popen[bytes]] = None
         self._terminated = False
         self._before: Dict[int, Any] = {}
 
