@@ -408,12 +408,11 @@ def _settle(owner: Any, index: int, outcome: Any) -> None:
         logger.exception("the outcome of an event could not be told")
 
 
-def failed_error(failed: Failed) -> Exception:
+def failed_error(failed: Failed) -> EnsignError:
     """Make the error of one event from what failed many."""
-    error = copy.copy(failed.error)
-    error.__cause__ = failed.error
-    if isinstance(error, EnsignError):
-        error.sent = failed.sent
+    cause = failed.error
+    error = copy.copy(cause) if isinstance(cause, EnsignError) else EnsignError(repr(cause))
+    error.__cause__, error.sent = cause, failed.sent
     return error
 
 
