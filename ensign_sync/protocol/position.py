@@ -47,7 +47,7 @@ class _Topic:
         self.smallest: List[bytes] = []  # a heap of the pending, and of some that are not any more
         self.acked: Set[bytes] = set(begin.acked)
         self.last: Optional[Tuple[bytes, int]] = None  # the largest that was delivered, and its row
-        self.done: Deque[bytes] = deque(maxlen=MOST_ACKED)  # the last that were acknowledged as the first pending one
+        self.done: Deque[bytes] = deque(maxlen=MOST_ACKED)  # the last that were done with nothing pending below
         self.most_done = b""  # the largest of them
 
     def first_pending(self) -> Optional[bytes]:
@@ -74,14 +74,16 @@ class _Topic:
             return row
         return last_row + 1 - sum(other > id for other in {largest, *self.pending, *self.acked, *self.done})
 
-    def done_with_first(self, id: bytes) -> None:
-        """Note that the first pending event was acknowledged: one that is smaller may come yet."""
+    def done_with(self, id: bytes) -> None:
+        """Note an acknowledged event with nothing pending below it: something smaller may come yet."""
         self.done.append(id)
         self.most_done = max(self.most_done, id)
 
     def forget_up_to(self, id: bytes) -> None:
         """Forget the acknowledgements that are no news there; those above may be of a program before this one."""
-        self.acked = {acked for acked in self.acked if acked > id}
+        for acked in [acked for acked in self.acked if acked <= id]:
+            self.acked.discard(acked)
+            self.done_with(acked)
 
     def position(self) -> Resume:
         if self.last is None:
@@ -141,7 +143,7 @@ class Positions:
         if first is None or topic.pending.pop(id, None) is None:
             return False
         if id == first:
-            topic.done_with_first(id)
+            topic.done_with(id)
             return True  # the next one is the first now
         if len(topic.acked) >= MOST_ACKED:
             topic.forget_up_to(first)
