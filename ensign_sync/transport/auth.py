@@ -105,7 +105,10 @@ class TokenSource:
                 answered.put(error)
 
         # On a thread of its own, since the library's time-out only bounds each wait for a further byte.
-        spawn("auth", exchange)
+        try:
+            spawn("auth", exchange)
+        except RuntimeError:  # the program is about to end, and takes no more threads
+            raise self._unreachable("ENDING", "no token can be asked for while the program ends") from None
         try:
             reply = answered.get(timeout=seconds)
         except queue.Empty:
