@@ -4,7 +4,7 @@ import argparse
 import itertools
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, List
 
 from ..ids import ULID
 from .options import add_connection, connect, positive
@@ -65,6 +65,6 @@ def _measured(client: "Ensign", topic: str, count: int, data: bytes) -> List[Lis
     return rows
 
 
-def _row(what: str, count: int, began: Any) -> List[str]:
+def _row(what: str, count: int, began: float) -> List[str]:
     seconds = time.perf_counter() - began
     return [what, f"{count:,}", f"{seconds:.2f}", f"{count / seconds:,.0f}"]

@@ -53,7 +53,7 @@ class Watchdog:
             spawn_kept(self, "timer", self._run)
         else:
             remaining = watched.remaining()
-            if self._asleep_for > _LOOK_AGAIN or (remaining is not None and remaining < self._asleep_for):
+            if self._asleep_for == _LINGER or (remaining is not None and remaining < self._asleep_for):
                 self._ring()
 
     @holding("_lock")
@@ -94,8 +94,8 @@ class Watchdog:
                 except Exception:
                     logger.exception("a wait could not be ended")
             if not expired:
-                lingered = self._asleep_for > _LOOK_AGAIN
-                lingered = not self._bell.acquire(timeout=self._asleep_for) and lingered
+                rang = self._bell.acquire(timeout=self._asleep_for)
+                lingered = self._asleep_for == _LINGER and not rang
 
     @holding("_lock")
     def _look(self, me: threading.Thread, lingered: bool) -> Optional[List[Watched]]:
@@ -113,6 +113,6 @@ class Watchdog:
         done = [watched for watched, seconds in left if seconds == OVER or (watched in expired and not watched.again)]
         for watched in done:
             self._watched.remove(watched)
-        soonest = min((_LOOK_AGAIN if seconds is None else max(seconds, 0.0) for _, seconds in left))
+        soonest = min(_LOOK_AGAIN if seconds is None else max(seconds, 0.0) for _, seconds in left)
         self._asleep_for = min(soonest, _LOOK_AGAIN)
         return expired

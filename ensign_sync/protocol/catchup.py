@@ -228,8 +228,7 @@ class CatchUp:
 
     def next_read(self) -> Optional[Read]:
         """Return what to read next, if anything. Ask when there is room for what is read, and after every change."""
-        topics = self._topics.values()
-        behind = [topic for topic in topics if topic.behind and topic.read is None]
+        behind = [topic for topic in self._topics.values() if topic.behind and topic.read is None]
         if not behind or not self._open:
             return None
         # First those without a beginning, of which nothing is delivered: until all have one nobody takes what is.

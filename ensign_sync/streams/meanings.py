@@ -65,9 +65,9 @@ class Meanings:
             self._patience = min(self._patience * 2, _MOST_PATIENCE)
             logger.info("the topics of a subscription could not be compared with those of the server: %s", error)
             return None
-        except EnsignConnectionError as error:
-            if isinstance(error, AuthenticationError):
-                return None  # which says nothing of the server
+        except AuthenticationError:
+            return None  # which says nothing of the server
+        except EnsignConnectionError:
             raise
         except EnsignError as error:
             self._may_ask = error.code not in NEVER
